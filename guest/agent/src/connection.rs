@@ -1,0 +1,134 @@
+//! The connection to the host: bytes in, bytes out, and what waits between.
+
+use std::os::fd::OwnedFd;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use skerry_protocol::{Frame, FrameBuffer, Violation};
+
+/// A buffer that a large transfer has made larger than this is given back when it is empty.
+const KEPT_BYTES: usize = 64 * 1024;
+
+const WATCHED: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// Some bytes or none.
+    Some,
+    Closed,
+}
+
+pub struct Connection {
+    socket: OwnedFd,
+    incoming: FrameBuffer,
+    readable: bool,
+    hung_up: bool,
+    outgoing: Vec<u8>,
+    sent: usize,
+    /// The kernel takes no more; an event tells when it does.
+    blocked: bool,
+    /// The event was asked for.
+    watches_room: bool,
+}
+
+impl Connection {
+    pub fn dial(path: &str) -> rustix::io::Result<Connection> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(Connection {
+            socket,
+            incoming: FrameBuffer::default(),
+            readable: false,
+            hung_up: false,
+            outgoing: Vec::new(),
+            sent: 0,
+            blocked: false,
+            watches_room: false,
+        })
+    }
+
+    pub fn watch(&self, epoll: &OwnedFd, token: u64) -> rustix::io::Result<()> {
+        epoll::add(epoll, &self.socket, EventData::new_u64(token), WATCHED)
+    }
+
+    /// There was an event.
+    pub fn woken(&mut self, flags: EventFlags) {
+        self.readable |= flags != EventFlags::OUT;
+        self.hung_up |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        self.blocked &= !flags.intersects(EventFlags::OUT | EventFlags::ERR | EventFlags::HUP);
+    }
+
+    pub fn may_receive(&self) -> bool {
+        self.readable
+    }
+
+    /// Reads once. Plain reading drops descriptors that were sent along.
+    pub fn receive(&mut self) -> Received {
+        let space = self.incoming.space();
+        let room = space.len();
+        match rustix::io::read(&self.socket, space) {
+            Ok(0) => Received::Closed,
+            Ok(count) => {
+                self.incoming.filled(count);
+                // A short read leaves nothing behind, but the end may be there already.
+                self.readable = count == room || self.hung_up;
+                Received::Some
+            }
+            Err(Errno::INTR) => Received::Some,
+            Err(Errno::AGAIN) => {
+                self.readable = false;
+                Received::Some
+            }
+            Err(_) => Received::Closed,
+        }
+    }
+
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, Violation> {
+        self.incoming.next_frame()
+    }
+
+    /// Sends what waits and what `fill` adds, until there is nothing more or the kernel takes no more.
+    pub fn send(
+        &mut self,
+        epoll: &OwnedFd,
+        token: u64,
+        mut fill: impl FnMut(&mut Vec<u8>),
+    ) -> rustix::io::Result<()> {
+        while !self.blocked {
+            if self.sent == self.outgoing.len() {
+                self.outgoing.clear();
+                self.sent = 0;
+                fill(&mut self.outgoing);
+                if self.outgoing.is_empty() {
+                    if self.outgoing.capacity() > KEPT_BYTES {
+                        self.outgoing = Vec::new();
+                    }
+                    return self.watch_room(epoll, token, false);
+                }
+            }
+            match rustix::net::send(&self.socket, &self.outgoing[self.sent..], SendFlags::NOSIGNAL) {
+                Ok(count) => self.sent += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.blocked = true;
+                    self.watch_room(epoll, token, true)?;
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks to be told when the kernel takes bytes again. It would tell each time the host has read, so this is taken back
+    /// when nothing waits any more.
+    fn watch_room(&mut self, epoll: &OwnedFd, token: u64, wanted: bool) -> rustix::io::Result<()> {
+        if self.watches_room == wanted {
+            return Ok(());
+        }
+        self.watches_room = wanted;
+        let flags = if wanted { WATCHED | EventFlags::OUT } else { WATCHED };
+        epoll::modify(epoll, &self.socket, EventData::new_u64(token), flags)
+    }
+}

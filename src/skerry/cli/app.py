@@ -1,0 +1,37 @@
+"""The command line: its verbs. Each imports what it needs only when it runs, so that start-up stays fast."""
+
+import typer
+
+from skerry import __version__
+from skerry.cli import cp, doctor, env, logs, run, sandboxes, status, tokens
+
+
+def build() -> typer.Typer:
+    """The application with every verb that needs no root; `skerry.main` adds the others."""
+    app = typer.Typer(
+        name="skerry",
+        help="Isolated Linux sandboxes for untrusted code, on your own machine.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for module in (status, doctor, env, run, sandboxes, logs, cp):
+        module.add_to(app)
+    app.add_typer(tokens.app, name="token")
+    return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"skerry {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Isolated Linux sandboxes for untrusted code, on your own machine."""

@@ -1,0 +1,252 @@
+"""The host side over hostd's socket."""
+
+import array
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from skerry.control.agent import PacedListener
+from skerry.control.clock import Clock
+from skerry.control.host import Listening
+from skerry.control.host_connection import ConnectionLost, HostConnection, error_of
+from skerry.control.tasks import Tasks
+from skerry.errors import HostUnusable, RuntimeFailed, TimedOut
+from skerry.protocol.host_verbs import (
+    Call,
+    Describe,
+    Destroy,
+    FrameReader,
+    Happening,
+    HostDescription,
+    Inspect,
+    OpenListener,
+    Pause,
+    Reply,
+    Resume,
+    Start,
+    Stats,
+    Verb,
+    Watch,
+    frame,
+)
+from skerry.spec.ids import SandboxId
+from skerry.spec.sandbox import Ended, Observed, StartSpec, Usage
+
+_T = TypeVar("_T")
+
+MAX_EVENTS = 4096
+"""Happenings that wait to be read; when there are more, all are dropped and the reader is told to inspect."""
+
+FIRST_PAUSE_S: Final = 0.02
+LONGEST_PAUSE_S: Final = 1.0
+
+DEADLINES_S: Final[dict[type, float]] = {
+    Describe: 30.0,
+    Start: 30.0,
+    Pause: 5.0,
+    Resume: 5.0,
+    Destroy: 8.0,
+    Inspect: 10.0,
+    Stats: 5.0,
+    OpenListener: 5.0,
+    Watch: 5.0,
+}
+"""Longest time per verb, waiting for a connection included. Describe may run a guest to see whether KVM
+works.
+"""
+
+_REPEATABLE = (Describe, Pause, Resume, Destroy, Inspect, Stats, Watch)
+"""Verbs that may be sent again when the connection broke before the answer. `Start` is not: it may have been
+carried out.
+"""
+
+
+class HostdClient:
+    """Implements `skerry.control.host.Host`. It connects, and connects again whenever hostd was gone, until
+    its tasks end.
+
+    Args:
+        socket_path: hostd's socket.
+        tasks: Owns the task that keeps the connection.
+    """
+
+    def __init__(self, socket_path: Path, *, tasks: Tasks, clock: Clock) -> None:
+        self._path = str(socket_path)
+        self._clock = clock
+        self._connection: HostConnection | None = None
+        self._connected = asyncio.Event()
+        self._readers: set[asyncio.Queue[Happening | None]] = set()
+        tasks.start(self._stay_connected(), name="hostd-connection")
+
+    async def describe(self) -> HostDescription:
+        """See `Host.describe`."""
+        return await self._ask(Describe(), HostDescription)
+
+    async def start(self, spec: StartSpec) -> None:
+        """See `Host.start`."""
+        await self._ask(Start(spec), None)
+
+    async def pause(self, sandbox_id: SandboxId) -> None:
+        """See `Host.pause`."""
+        await self._ask(Pause(sandbox_id), None)
+
+    async def resume(self, sandbox_id: SandboxId) -> None:
+        """See `Host.resume`."""
+        await self._ask(Resume(sandbox_id), None)
+
+    async def destroy(self, sandbox_id: SandboxId) -> Ended:
+        """See `Host.destroy`."""
+        return await self._ask(Destroy(sandbox_id), Ended)
+
+    async def inspect(self) -> list[Observed]:
+        """See `Host.inspect`."""
+        return await self._ask(Inspect(), list[Observed])
+
+    async def stats(self, sandbox_id: SandboxId) -> Usage:
+        """See `Host.stats`."""
+        return await self._ask(Stats(sandbox_id), Usage)
+
+    async def listen(
+        self, sandbox_id: SandboxId, protocol_factory: Callable[[], asyncio.Protocol]
+    ) -> Listening:
+        """See `Host.listen`. The descriptor travels on a blocking connection of its own, because stream
+        transports drop it.
+        """
+        timeout_s = DEADLINES_S[OpenListener]
+        listener = await asyncio.to_thread(_fetch_listener, self._path, sandbox_id, timeout_s)
+        return PacedListener(listener, protocol_factory)
+
+    async def events(self) -> AsyncIterator[Happening | None]:
+        """See `Host.events`. Yields None first of all, since nobody knows what happened before."""
+        queue: asyncio.Queue[Happening | None] = asyncio.Queue()
+        queue.put_nowait(None)
+        self._readers.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._readers.discard(queue)
+
+    async def _ask(self, verb: Verb, kind: type[_T] | None) -> _T:
+        """Carry a verb out within its deadline, over as many connections as that takes."""
+        deadline_s = DEADLINES_S[type(verb)]
+        until_s = self._clock.monotonic_s() + deadline_s
+        while True:
+            connection = await self._usable(verb, until_s, deadline_s)
+            try:
+                raw = await connection.call(verb, timeout_s=max(until_s - self._clock.monotonic_s(), 0.001))
+            except ConnectionLost:
+                if not isinstance(verb, _REPEATABLE):
+                    raise
+                continue
+            return _decode(raw, kind)
+
+    async def _usable(self, verb: Verb, until_s: float, deadline_s: float) -> HostConnection:
+        left_s = until_s - self._clock.monotonic_s()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left_s):
+                await self._connected.wait()
+        if self._connection is None or left_s <= 0:
+            raise HostUnusable(
+                f"hostd cannot be reached (waited {deadline_s:g} s to {type(verb).__name__}); "
+                f"running sandboxes go on. See `skerry status` and the log of hostd",
+                code=ConnectionLost.code,
+            )
+        return self._connection
+
+    async def _stay_connected(self) -> None:
+        """Hold one connection at all times. The pause between attempts grows to a second; there is no last
+        attempt.
+        """
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                await self._serve_one_connection()
+                pause_s = FIRST_PAUSE_S
+            except (OSError, TimedOut, ConnectionLost):
+                pass
+            await self._clock.sleep(pause_s)
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _serve_one_connection(self) -> None:
+        """Connect, ask for events, and stay until the connection is lost."""
+        lost = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_unix_connection(
+            lambda: HostConnection(on_event=self._publish, on_lost=lost.set), self._path
+        )
+        try:
+            await connection.call(Watch(), timeout_s=DEADLINES_S[Watch])
+            self._publish(None)
+            self._connection = connection
+            self._connected.set()
+            await lost.wait()
+        finally:
+            self._connection = None
+            self._connected.clear()
+            connection.close()
+
+    def _publish(self, happening: Happening | None) -> None:
+        for queue in self._readers:
+            if queue.qsize() >= MAX_EVENTS:
+                while not queue.empty():
+                    queue.get_nowait()
+                queue.put_nowait(None)
+            queue.put_nowait(happening)
+
+
+def _decode(raw: msgspec.Raw, kind: type[_T] | None) -> _T:
+    try:
+        return msgspec.msgpack.decode(raw, type=kind)
+    except msgspec.MsgspecError as error:
+        raise RuntimeFailed("hostd gave an answer that is not understood", detail=str(error)) from error
+
+
+def _fetch_listener(path: str, sandbox_id: SandboxId, timeout_s: float) -> socket.socket:
+    """Ask for a sandbox's listener and receive its descriptor. Blocks; for a thread.
+
+    Source: unix(7), SCM_RIGHTS.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
+            asked.settimeout(timeout_s)
+            asked.connect(path)
+            asked.sendall(frame(Call(id=1, verb=OpenListener(sandbox_id))))
+            return _receive_listener(asked)
+    except TimeoutError:
+        raise TimedOut("hostd (OpenListener)", timeout_s) from None
+    except OSError as error:
+        raise HostUnusable("hostd cannot be reached", code=ConnectionLost.code, detail=str(error)) from error
+
+
+def _receive_listener(asked: socket.socket) -> socket.socket:
+    reader = FrameReader()
+    received = array.array("i")
+    try:
+        while True:
+            data, ancillary, _flags, _address = asked.recvmsg(
+                65536, socket.CMSG_SPACE(4 * received.itemsize), socket.MSG_CMSG_CLOEXEC
+            )
+            for level, kind, payload in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
+            if not data:
+                raise ConnectionLost("hostd closed the connection without an answer")
+            for body in reader.feed(data):
+                reply = msgspec.msgpack.decode(body, type=Reply)
+                if reply.failure is not None:
+                    raise error_of(reply.failure)
+                if len(received) != 1:
+                    raise RuntimeFailed("hostd sent no listener", detail=f"{len(received)} descriptors")
+                return socket.socket(fileno=received.pop())
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise RuntimeFailed("hostd gave an answer that is not understood", detail=str(error)) from error
+    finally:
+        for descriptor in received:
+            with contextlib.suppress(OSError):
+                socket.close(descriptor)

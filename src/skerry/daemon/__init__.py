@@ -1,0 +1,1 @@
+"""What surrounds the daemons: data and runtime directories, supervision, privileges, logs."""

@@ -1,0 +1,172 @@
+"""Watches the memory of sandboxes by the kernel's events.
+
+Source: cgroup-v1/memory.rst sections 9 (thresholds), 10 (out of memory), 11 (pressure); cgroup-v2.rst, memory.events.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from skerry.errors import RuntimeFailed
+from skerry.hostd.cgroups.group import Group, GroupV1, GroupV2
+from skerry.hostd.cgroups.pressure import PressureGauge
+from skerry.hostd.sys.inotify import Inotify
+
+_LOOK_GAP_S = 0.01
+"""Shortest time between two looks at one group: with a full page cache events come by the hundred."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    group: Group
+    gauge: PressureGauge
+    on_pressure: Callable[[int], None]
+    on_kill: Callable[[], None]
+    kills: int
+    stop: Callable[[], None]
+    looked_at_s: float = 0.0
+    timer: asyncio.TimerHandle | None = None
+
+
+class MemoryWatch:
+    """Watches any number of groups on the running loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._watched: dict[str, _Watched] = {}
+        self._inotify: Inotify | None = None
+        self._by_number: dict[int, str] = {}
+
+    def add(
+        self,
+        group: Group,
+        threshold_bytes: int,
+        *,
+        on_pressure: Callable[[int], None],
+        on_kill: Callable[[], None],
+    ) -> None:
+        """Watch a group until `remove`.
+
+        Args:
+            threshold_bytes: Holding more than this is pressure.
+            on_pressure: Called with the bytes held, again and again while it lasts.
+            on_kill: Called when the kernel has killed a process of the group.
+
+        Raises:
+            RuntimeFailed: The kernel refused.
+        """
+        try:
+            if isinstance(group, GroupV1):
+                stop = self._register_v1(group, threshold_bytes)
+            else:
+                assert isinstance(group, GroupV2)  # noqa: S101 - there are two kinds
+                stop = self._register_v2(group, threshold_bytes)
+        except OSError as error:
+            raise RuntimeFailed("the memory of a sandbox cannot be watched", detail=str(error)) from error
+        kills = group.usage().out_of_memory_kills
+        gauge = PressureGauge(threshold_bytes)
+        self._watched[group.path] = _Watched(group, gauge, on_pressure, on_kill, kills, stop)
+        self._wake(group.path)
+
+    def remove(self, group: Group) -> None:
+        """Stop to watch. Idempotent."""
+        watched = self._watched.pop(group.path, None)
+        if watched is not None:
+            if watched.timer is not None:
+                watched.timer.cancel()
+            watched.stop()
+
+    def close(self) -> None:
+        """Stop to watch all."""
+        for watched in list(self._watched.values()):
+            self.remove(watched.group)
+        if self._inotify is not None:
+            self._loop.remove_reader(self._inotify.fileno())
+            self._inotify.close()
+            self._inotify = None
+
+    def _register_v1(self, group: GroupV1, threshold_bytes: int) -> Callable[[], None]:
+        """One eventfd for three kinds of events: use crosses the threshold, pages are being reclaimed, out of memory."""
+        directory = group.directory("memory")
+        event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        registrations = (
+            ("memory.usage_in_bytes", f" {threshold_bytes}"),
+            ("memory.pressure_level", " low"),
+            ("memory.oom_control", ""),
+        )
+        try:
+            for name, argument in registrations:
+                file = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    (directory / "cgroup.event_control").write_text(f"{event} {file}{argument}")
+                finally:
+                    os.close(file)
+        except BaseException:
+            os.close(event)
+            raise
+
+        def readable() -> None:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(event)
+            self._wake(group.path)
+
+        def stop() -> None:
+            self._loop.remove_reader(event)
+            os.close(event)
+
+        self._loop.add_reader(event, readable)
+        return stop
+
+    def _register_v2(self, group: GroupV2, threshold_bytes: int) -> Callable[[], None]:
+        """``memory.events`` changes when the use passes ``memory.high`` and when a process is killed."""
+        group.set_memory_high(threshold_bytes)
+        if self._inotify is None:
+            self._inotify = Inotify()
+            self._loop.add_reader(self._inotify.fileno(), self._inotify_readable)
+        inotify = self._inotify
+        number = inotify.watch(group.directory("") / "memory.events")
+        self._by_number[number] = group.path
+
+        def stop() -> None:
+            self._by_number.pop(number, None)
+            inotify.forget(number)
+
+        return stop
+
+    def _inotify_readable(self) -> None:
+        if self._inotify is not None:
+            for number in self._inotify.read():
+                if number in self._by_number:
+                    self._wake(self._by_number[number])
+
+    def _wake(self, path: str) -> None:
+        """Look soon; events that come meanwhile are one."""
+        watched = self._watched.get(path)
+        if watched is not None:
+            self._look_at(path, watched, max(self._loop.time(), watched.looked_at_s + _LOOK_GAP_S))
+
+    def _look_at(self, path: str, watched: _Watched, when_s: float) -> None:
+        if watched.timer is not None:
+            if watched.timer.when() <= when_s:
+                return
+            watched.timer.cancel()
+        watched.timer = self._loop.call_at(when_s, self._look, path)
+
+    def _look(self, path: str) -> None:
+        watched = self._watched.get(path)
+        if watched is None:
+            return
+        watched.timer = None
+        watched.looked_at_s = now_s = self._loop.time()
+        usage = watched.group.usage()
+        if usage.out_of_memory_kills > watched.kills:
+            watched.kills = usage.out_of_memory_kills
+            watched.on_kill()
+            return
+        tell, again_s = watched.gauge.look(usage.held_bytes, now_s)
+        if tell:
+            watched.on_pressure(usage.held_bytes)
+        if again_s is not None:
+            self._look_at(path, watched, now_s + again_s)

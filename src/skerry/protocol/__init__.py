@@ -1,0 +1,1 @@
+"""Wire formats: encoders and decoders of every protocol, without I/O."""

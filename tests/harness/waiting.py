@@ -1,0 +1,26 @@
+"""Waiting for a condition, with a deadline."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+DEADLINE_S = 15.0
+
+
+async def until(condition: Callable[[], object], *, what: str = "the condition") -> None:
+    """Wait until a condition holds."""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                await asyncio.sleep(0.002)
+    except TimeoutError:
+        raise AssertionError(f"{what} did not come about within {DEADLINE_S:g} s") from None
+
+
+async def until_awaited(condition: Callable[[], Awaitable[object]], *, what: str = "the condition") -> None:
+    """As `until`, for a condition that must be awaited."""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not await condition():
+                await asyncio.sleep(0.002)
+    except TimeoutError:
+        raise AssertionError(f"{what} did not come about within {DEADLINE_S:g} s") from None
