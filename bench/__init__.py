@@ -1,1 +1,2 @@
-"""Benchmarks: Skerry and its alternatives, measured in one run and compared as ratios. Run with ``make bench``."""
+"""Benchmarks: Skerry and its alternatives, measured in one run and compared as ratios. Run with ``make
+bench``."""

@@ -24,11 +24,22 @@ class Bundles:
     agent: Path
 
     def run(self, runtime: str, *command: str) -> None:
-        """Run a command in a fresh container to its end and remove the container (what ``RUNTIME run`` does)."""
+        """Run a command in a fresh container to its end and remove the container (what ``RUNTIME run``
+        does)."""
+        self.output(runtime, *command)
+
+    def output(self, runtime: str, *command: str) -> str:
+        """Run a command in a fresh container and return what it prints."""
         name = f"bench-{uuid.uuid4().hex[:12]}"
         bundle = self._bundle(name, command)
-        subprocess.run([*self._runtime(runtime), "run", "--bundle", bundle, name], check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(
+            [*self._runtime(runtime), "run", "--bundle", bundle, name],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         shutil.rmtree(bundle)
+        return done.stdout
 
     def run_agent(self) -> None:
         """``runsc run`` with the agent as its process, until the agent's first bytes arrive; then end it."""
@@ -39,15 +50,21 @@ class Bundles:
             listener.bind(str(channel / "agent.sock"))
             listener.listen(1)
             listener.settimeout(_HELLO_WITHIN_S)
-            bundle = self._bundle(name, ("/.skerry/skerry-agent",), {"/.skerry": self.agent.parent, "/run/skerry": channel})
+            bundle = self._bundle(
+                name, ("/.skerry/skerry-agent",), {"/.skerry": self.agent.parent, "/run/skerry": channel}
+            )
             log = subprocess.DEVNULL
-            run = subprocess.Popen([*self._runtime("runsc"), "run", "--bundle", bundle, name], stdin=log, stdout=log, stderr=log)
+            run = subprocess.Popen(
+                [*self._runtime("runsc"), "run", "--bundle", bundle, name], stdin=log, stdout=log, stderr=log
+            )
             try:
                 connection, _ = listener.accept()
                 with connection:
                     connection.recv(1)
             finally:
-                subprocess.run([*self._runtime("runsc"), "kill", name, "KILL"], check=False, stdout=log, stderr=log)
+                subprocess.run(
+                    [*self._runtime("runsc"), "kill", name, "KILL"], check=False, stdout=log, stderr=log
+                )
                 run.wait(timeout=_HELLO_WITHIN_S)
         shutil.rmtree(bundle)
         shutil.rmtree(channel)
@@ -73,7 +90,8 @@ def _config(root: Path, command: Sequence[str], binds: dict[str, Path]) -> dict[
         {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"},  # noqa: S108
     ]
     mounts += [
-        {"destination": to, "type": "bind", "source": str(source), "options": ["bind", "ro"]} for to, source in binds.items()
+        {"destination": to, "type": "bind", "source": str(source), "options": ["bind", "ro"]}
+        for to, source in binds.items()
     ]
     environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
     return {

@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 def processes_of(needle: str) -> list[int]:
-    """PIDs of all processes whose command line contains ``needle`` (the container's name, or the instance's prefix)."""
+    """PIDs of all processes whose command line contains ``needle`` (the container's name, or the instance's
+    prefix)."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():

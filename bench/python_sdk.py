@@ -1,6 +1,8 @@
-"""Measures with the official Python SDK against whatever endpoint the environment names; prints one JSON object.
+"""Measures with the official Python SDK against whatever endpoint the environment names; prints one JSON
+object.
 
-Run as a process of its own, so that the SDK finds its three environment variables: ``python -m bench.python_sdk create|roundtrip|transfer|kill TIMES PAUSE_S``.
+Run as a process of its own, so that the SDK finds its three environment variables: ``python -m
+bench.python_sdk create|roundtrip|transfer|kill TIMES PAUSE_S``.
 """
 
 import asyncio

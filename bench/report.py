@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-NO_VALUE = "–"
+NO_VALUE = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +62,6 @@ def as_text(rows: list[Row]) -> str:
     """The rows as aligned plain text."""
     table = [HEADINGS, *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(HEADINGS))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table
+    )

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-SKERRY = Path(sys.executable).with_name("skerry")
+SKERRY = str(Path(sys.executable).with_name("skerry"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Server:
     def cli(self, *arguments: str) -> str:
         """Run a verb of the command line and return what it prints."""
         return subprocess.run(
-            [SKERRY, *arguments, "--data-dir", self.data_dir], check=True, capture_output=True, text=True
+            [SKERRY, *arguments, "--data-dir", str(self.data_dir)], check=True, capture_output=True, text=True
         ).stdout
 
     def status(self) -> dict[str, object]:
@@ -47,13 +47,17 @@ def skerry_server(**settings: str) -> Iterator[Server]:
     """
     data_dir = Path(tempfile.mkdtemp(prefix="skerry-bench-"))
     environment = {**os.environ, **{f"SKERRY_{name}": value for name, value in settings.items()}}
-    up = [SKERRY, "up", "--detach", "--data-dir", data_dir, "--listen", "127.0.0.1:0"]
+    up = [SKERRY, "up", "--detach", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0"]
     subprocess.run(up, check=True, stdout=subprocess.DEVNULL, env=environment)
     try:
         exports = subprocess.run(
             [SKERRY, "env", "--data-dir", data_dir], check=True, capture_output=True, text=True
         ).stdout
-        pairs = (line.removeprefix("export ").split("=", 1) for line in exports.splitlines() if line.startswith("export "))
+        pairs = (
+            line.removeprefix("export ").split("=", 1)
+            for line in exports.splitlines()
+            if line.startswith("export ")
+        )
         yield Server(data_dir, {name: value.strip("'\"") for name, value in pairs})
     finally:
         subprocess.run([SKERRY, "down", "--data-dir", data_dir], check=True, stdout=subprocess.DEVNULL)

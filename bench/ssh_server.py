@@ -1,4 +1,5 @@
-"""An OpenSSH server on loopback for comparison: what a remote command and a file copy cost without a sandbox."""
+"""An OpenSSH server on loopback for comparison: what a remote command and a file copy cost without a
+sandbox."""
 
 import os
 import shutil
@@ -24,7 +25,9 @@ class SshServer:
 
     def run(self, *command: str) -> None:
         """Run a remote command to its end over the multiplexed connection."""
-        subprocess.run(["ssh", *self.options, f"{self.user}@127.0.0.1", *command], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["ssh", *self.options, f"{self.user}@127.0.0.1", *command], check=True, stdout=subprocess.DEVNULL
+        )
 
     def sftp(self, batch: str) -> None:
         """Run a batch of sftp commands over the multiplexed connection."""
@@ -40,16 +43,21 @@ def ssh_server() -> Iterator[SshServer]:
     directory = Path(tempfile.mkdtemp(prefix="skerry-bench-ssh-"))
     Path("/run/sshd").mkdir(exist_ok=True)
     for name in ("host", "client"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)], check=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)], check=True
+        )
     shutil.copy(directory / "client.pub", directory / "authorized_keys")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (directory / "config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {directory}/host\nAuthorizedKeysFile {directory}/authorized_keys\n"
-        f"PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nSubsystem sftp internal-sftp\nPrintMotd no\n"
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {directory}/host\n"
+        f"AuthorizedKeysFile {directory}/authorized_keys\nPidFile none\nStrictModes no\nUsePAM no\n"
+        "PermitRootLogin yes\nSubsystem sftp internal-sftp\nPrintMotd no\n"
     )
-    sshd = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", str(directory / "config")], stderr=subprocess.DEVNULL)
+    sshd = subprocess.Popen(
+        ["/usr/sbin/sshd", "-D", "-e", "-f", str(directory / "config")], stderr=subprocess.DEVNULL
+    )
     options = (
         "-o", f"Port={port}", "-o", f"IdentityFile={directory}/client", "-o", "StrictHostKeyChecking=no",
         "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ControlMaster=auto",

@@ -9,7 +9,7 @@ Each candidate is the upper of a host overlay over one read-only EROFS image, as
 * ``runsc-overlay`` runsc's own overlay over the bare image: no candidate (the host cannot read it), only the
   yardstick.
 
-Run as root: ``python bench/storage_candidates.py --runsc RUNSC --image ROOT.erofs --work DIR``. It prints one
+Run as root: ``python -m bench.storage_candidates --runsc RUNSC --image ROOT.erofs --work DIR``. It prints one
 JSON object; docs/adr/0001-root-upper.md holds the figures of one machine. All that it mounts is in a mount
 namespace of its own and below ``--work``.
 """
@@ -30,10 +30,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-from storage_snapshots import measure_snapshots
-
+from bench.storage_snapshots import measure_snapshots
 from skerry.hostd.sys import filesystems, loop
 from skerry.hostd.sys.mounts import MountFlag, mount, unmount
 
@@ -371,7 +368,7 @@ def main() -> None:
     parser.add_argument("--loop", default="", help="arguments for losetup(8), to try other loop options")
     a = parser.parse_args()
     if os.environ.get("SKERRY_BENCH_NS") is None:  # everything that is mounted goes with this namespace
-        again = ["unshare", "--mount", sys.executable, *sys.argv]
+        again = ["unshare", "--mount", sys.executable, "-m", "bench.storage_candidates", *sys.argv[1:]]
         os.execvpe("unshare", again, {**os.environ, "SKERRY_BENCH_NS": "1"})  # noqa: S606
     a.work.mkdir(parents=True, exist_ok=True)
     bench = Bench(a.work.resolve(), a.runsc, a.image, a.overlay, a.ext4, a.mkfs.split(), a.loop.split())

@@ -123,7 +123,8 @@ def main() -> int:
     """
     signal.signal(signal.SIGTERM, _interrupt)
     # Not /tmp, which may be memory: the pool of disks lies in the data directory.
-    demo = Demo(Path(tempfile.mkdtemp(prefix="skerry-demo-", dir="/var/tmp")))
+    place = os.environ.get("TMPDIR", "/var/tmp")  # noqa: S108
+    demo = Demo(Path(tempfile.mkdtemp(prefix="skerry-demo-", dir=place)))
     try:
         try:
             with demo.timed("skerry up"):

@@ -4,7 +4,6 @@ Every change is recorded before it is made, so that it can be undone.
 """
 
 import json
-import os
 import pwd
 import re
 import shutil
@@ -35,17 +34,17 @@ class Changes:
     packages: list[str] = field(default_factory=list)
     users: list[str] = field(default_factory=list)
 
-    def save(self, file: Path) -> None:
+    def save(self) -> None:
         """Write the record in one step."""
-        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
+        HOST_CHANGES.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        partial = HOST_CHANGES.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        partial.replace(file)
+        partial.replace(HOST_CHANGES)
 
 
-def recorded(file: Path = HOST_CHANGES) -> Changes:
+def recorded() -> Changes:
     """What the set-up has changed so far."""
-    return Changes(**json.loads(file.read_text())) if file.exists() else Changes()
+    return Changes(**json.loads(HOST_CHANGES.read_text())) if HOST_CHANGES.exists() else Changes()
 
 
 def missing_users() -> list[str]:
@@ -66,7 +65,7 @@ def create_users() -> None:
     for name in missing_users():
         changes = recorded()
         changes.users.append(name)
-        changes.save(HOST_CHANGES)
+        changes.save()
         options = ["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
         run(["useradd", *options, "--shell", "/usr/sbin/nologin", name], timeout_s=60)
 
@@ -90,7 +89,7 @@ def install_packages(packages: Sequence[str]) -> None:
     new = _actions("Inst", ["install", *arguments])
     changes = recorded()
     changes.packages = sorted({*changes.packages, *(name for name in new if not _is_installed(name))})
-    changes.save(HOST_CHANGES)
+    changes.save()
     run(["apt-get", "-q", "-y", "install", *arguments], environment=_APT, timeout_s=1800)
     if shutil.which("systemctl") and Path("/run/systemd/system").is_dir():
         for package in set(new) & set(_QUIET_SERVICES):
@@ -115,24 +114,32 @@ def undo() -> None:
     """Remove the recorded packages and users, and the record. What was there before stays.
 
     Raises:
-        SetupError: A user still runs something.
+        SetupError: A user still runs something, or apt refused.
     """
     changes = recorded()
     for name in changes.users:
         if _user_exists(name):
             run(["userdel", name], timeout_s=60)
-    removable = _removable([name for name in changes.packages if _is_installed(name)])
-    if removable:
+    installed = [name for name in changes.packages if _is_installed(name)]
+    if removable := _no_longer_needed(installed):
         run(["apt-get", "-q", "-y", "purge", *removable], environment=_APT, timeout_s=1800)
+    if kept := sorted(set(installed) - set(removable)):
+        say(f"stays, because other packages need it: {' '.join(kept)}")
     HOST_CHANGES.unlink(missing_ok=True)
     if HOST_CHANGES.parent.is_dir():
-        os.rmdir(HOST_CHANGES.parent)
+        HOST_CHANGES.parent.rmdir()
 
 
-def _removable(packages: list[str]) -> list[str]:
-    """Those that nothing else on the host has come to depend on since."""
-    if not packages or set(_actions("Remv|Purg", ["purge", *packages])) <= set(packages):
-        return packages
-    kept = [name for name in packages if not set(_actions("Remv|Purg", ["purge", name])) <= set(packages)]
-    say(f"stays, because other packages need it: {' '.join(kept)}")
-    return _removable([name for name in packages if name not in kept])
+def _no_longer_needed(packages: Sequence[str]) -> list[str]:
+    """Those that nothing else on the host has come to depend on since, as apt sees it.
+
+    They count as brought by others from now on (apt-mark(8)), so that apt removes the rest once it is free.
+    """
+    if not packages:
+        return []
+    run(["apt-mark", "auto", *packages], environment=_APT, quiet=True, timeout_s=120)
+    strict = ["-o", "APT::AutoRemove::RecommendsImportant=0", "-o", "APT::AutoRemove::SuggestsImportant=0"]
+    free = set(_actions("Remv|Purg", [*strict, "autoremove"])) & set(packages)
+    if foreign := set(_actions("Remv|Purg", ["purge", *sorted(free)])) - free:
+        raise SetupError(f"apt would remove {' '.join(sorted(foreign))} too: see to it with `apt autoremove`")
+    return sorted(free)

@@ -1,6 +1,7 @@
 """Makes the machine ready for a purpose: says what will change, then changes what is missing."""
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,8 +115,9 @@ def install(purpose: Purpose) -> None:
             ensure_js(node)
         if plan.runs:
             _build(root, rust)
-    exports = ":".join(shlex.quote(str(path)) for path in paths)
-    ENVIRONMENT.write_text(f'export PATH={exports}:"$PATH"\n')
+    on_path = os.environ.get("PATH", "").split(":")
+    exports = [f"{shlex.quote(str(path))}:" for path in paths if str(path) not in on_path]
+    ENVIRONMENT.write_text(f'export PATH={"".join(exports)}"$PATH"\n')
 
 
 def _build(root: Root, rust: toolchains.Toolchain) -> None:

@@ -67,6 +67,7 @@ BUILD = (
 BENCH = (
     _program("openssh-client", "ssh", "sftp"),
     _program("openssh-server", "sshd"),
+    _program("runc"),
 )
 """What Skerry is measured beside."""
 

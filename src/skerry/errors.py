@@ -1,7 +1,8 @@
 """The errors of Skerry: few families, named by who has to act.
 
-Every error has a stable ``code`` (for programs), a ``message`` (for people, safe to show to a client: it says what is wrong and what to do) and an
-optional ``detail`` that stays in the server's log. Adapters map families to their wire in one table (`skerry.api.deno.errors`).
+Every error has a stable ``code`` (for programs), a ``message`` (for people, safe to show to a client: it says
+what is wrong and what to do) and an optional ``detail`` that stays in the server's log. Adapters map families
+to their wire in one table (`skerry.api.deno.errors`).
 """
 
 
@@ -116,7 +117,8 @@ class SandboxEnded(SkerryError):
 
 
 class AgentError(SkerryError):
-    """The agent carried a request out and it failed there; ``code`` is an errno name or a code of the channel."""
+    """The agent carried a request out and it failed there; ``code`` is an errno name or a code of the
+    channel."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message, code=code)

@@ -18,9 +18,9 @@ RuntimeDirOption = Annotated[Path, typer.Option("--runtime-dir")]
 
 def build() -> typer.Typer:
     """The whole command line."""
-    app = command_line.build()
-    up.add_to(app)
-    down.add_to(app)
+    app = command_line.new()
+    for part in (up, down, command_line):
+        part.add_to(app)
     app.command("api", hidden=True)(api)
     app.command("hostd", hidden=True)(hostd)
     app.command("probe", hidden=True)(probe)

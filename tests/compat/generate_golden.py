@@ -1,14 +1,14 @@
-"""Writes the frozen files of generation 1: `guest/protocol/schema/gen-1.json` and `guest/protocol/golden/gen-1.json`.
+"""Writes the frozen files of generation 1: `schema/` and `golden/gen-1.json` below `guest/protocol/`.
 
-Both are append-only: an entry that was ever written never changes and never goes, because agents inside running sandboxes speak it. The
-script refuses to write anything else. It builds the bytes by hand from `docs/agent-channel.md`, not with `skerry.protocol`, so that the
-vectors can disagree with our code.
+Both are append-only: an entry that was ever written never changes and never goes, because agents inside
+running sandboxes speak it. The script refuses to write anything else. It builds the bytes by hand from
+`docs/agent-channel.md`, not with `skerry.protocol`, so that the vectors can disagree with our code.
 
-Run: ``python -m tests.compat.generate_golden [--check]``. ``--check`` writes nothing and fails when the files are not what the script makes.
+Run: ``python -m tests.compat.generate_golden [--check]``. ``--check`` writes nothing and fails when the files
+are not what the script makes.
 """
 
 import json
-import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +20,8 @@ ROOT = Path(__file__).resolve().parents[2] / "guest" / "protocol"
 SCHEMA_FILE = ROOT / "schema" / "gen-1.json"
 GOLDEN_FILE = ROOT / "golden" / "gen-1.json"
 
-Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
 
-
-def golden() -> Json:
+def golden() -> dict[str, object]:
     """The vectors as they are written; `golden_frames` says what each part means."""
     return {
         "generation": 1,
@@ -33,7 +31,7 @@ def golden() -> Json:
     }
 
 
-def changes(old: Json, new: Json, where: str = "") -> Iterator[str]:
+def changes(old: object, new: object, where: str = "") -> Iterator[str]:
     """Every place where `new` is not `old` with something added at the end of a list or as a new key."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key, value in old.items():
@@ -52,7 +50,7 @@ def changes(old: Json, new: Json, where: str = "") -> Iterator[str]:
         yield f"{where} has changed"
 
 
-def render(value: Json) -> str:
+def render(value: object) -> str:
     """JSON with one list entry per line, so that an addition is one added line in a diff."""
     return json.dumps(value, indent=1, ensure_ascii=True) + "\n"
 

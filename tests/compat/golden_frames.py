@@ -1,13 +1,16 @@
 """The golden vectors of generation 1, made by hand from `docs/agent-channel.md`.
 
-``valid``: single frames. ``to`` is who reads it (``host``, ``agent``), ``hex`` the bytes, ``frame`` what a decoder must find: the frame's name, its
-flags and stream, and its payload: ``value`` (a msgpack payload), ``bytes`` (hexadecimal) or numbers. ``canonical`` vectors are what an encoder
-makes too, byte for byte; the others are only read (fields in other orders, unknown fields, integers wider than needed).
-In ``value`` a binary string is ``{"$bin": "<hexadecimal>"}``.
+``valid``: single frames. ``to`` is who reads it (``host``, ``agent``), ``hex`` the bytes, ``frame`` what a
+decoder must find: the frame's name, its flags and stream, and its payload: ``value`` (a msgpack payload),
+``bytes`` (hexadecimal) or numbers. ``canonical`` vectors are what an encoder makes too, byte for byte; the
+others are only read (fields in other orders, unknown fields, integers wider than needed). In ``value`` a
+binary string is ``{"$bin": "<hexadecimal>"}``.
 
-``messages``: frames that must be read one after another on one connection, and the messages that are complete afterwards, in order.
+``messages``: frames that must be read one after another on one connection, and the messages that are complete
+afterwards, in order.
 
-``invalid``: bytes on which a decoder must close the connection, and why. Whatever is before the bad frame is valid.
+``invalid``: bytes on which a decoder must close the connection, and why. What is before the bad frame is
+valid.
 """
 
 import struct
@@ -154,8 +157,8 @@ def _requests() -> Iterator[Entry]:
         "args": ["a", "ü"],
         "env": {"A": "1"},
         "clear_env": True,
-        "cwd": "/tmp",
-    }  # noqa: S108
+        "cwd": "/tmp",  # noqa: S108 - data of a vector
+    }
     spawn |= {"stdin": True, "stdout": "piped", "stderr": "null", "credit": 262144, "user": "root"}
     yield _request("spawn with everything", "process.spawn", spawn)
     yield _request(

@@ -1,8 +1,8 @@
 """The frozen schema of generation 1, as data: what `guest/protocol/schema/gen-1.json` holds.
 
-Types: ``u8 u32 u64 i64 bool str bin``; ``text``: `str` when valid UTF-8, else `bin`; ``[T]``: array; ``{text}``: map with string or binary
-keys to ``text``; ``a|b`` in quotes: one of these strings; ``T?``: may be nil or missing; ``T=x``: missing or nil means x. Names of entries of
-``records`` are types too.
+Types: ``u8 u32 u64 i64 bool str bin``; ``text``: `str` when valid UTF-8, else `bin`; ``[T]``: array;
+``{text}``: map with string or binary keys to ``text``; ``a|b`` in quotes: one of these strings; ``T?``: may
+be nil or missing; ``T=x``: missing or nil means x. Names of entries of ``records`` are types too.
 """
 
 SCHEMA = {

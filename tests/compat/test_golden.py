@@ -1,7 +1,6 @@
-"""The frozen vectors of the agent channel, read and made by our codec. The agent's tests read the same file."""
+"""The frozen vectors of the agent channel, read and made by our codec; the agent's tests read them too."""
 
 import json
-from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
@@ -99,7 +98,7 @@ def test_valid_frames_are_read(entry: dict[str, Any]) -> None:
     if isinstance(frame, frames.Ping | frames.Pong):
         assert frame.payload.hex() == expected["bytes"]
         return
-    fields = {NUMBERS.get(name, name): value for name, value in expected.items()}
+    fields: dict[str, Any] = {NUMBERS.get(str(name)) or str(name): value for name, value in expected.items()}
     if "bytes" in fields:
         raw = bytes.fromhex(fields.pop("bytes"))
         assert kind == "DETACH" or getattr(frame, "data", None) == raw

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
@@ -110,8 +111,8 @@ def response(id_: int, value: object, *, ok: bool = True) -> bytes:
     """RESPONSE."""
     message = messages.encode((id_, ok, value))
     if len(message) > frames.MAX_PAYLOAD_BYTES:
-        return frames.split_message(FrameType.RESPONSE, message, id_)
-    return frames.frame(FrameType.RESPONSE, message, stream=id_)
+        return frames.split_message(FrameType.RESPONSE, message, id_ & 0xFFFF_FFFF)
+    return frames.frame(FrameType.RESPONSE, message, stream=id_ & 0xFFFF_FFFF)
 
 
 def failure(id_: int, code: str, message: str = "") -> bytes:
@@ -135,8 +136,12 @@ def ping(payload: bytes = b"12345678") -> bytes:
     return frames.frame(FrameType.PING, payload)
 
 
-async def settled(link: AgentLink, frames_in: int) -> None:
-    """Wait until the link has handled that many frames since it was made."""
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop turn until something is so.
+
+    Raises:
+        TimeoutError: It is not within the deadline.
+    """
     async with asyncio.timeout(DEADLINE_S):
-        while link.stats.frames_in < frames_in:
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
             await asyncio.sleep(0)

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -28,7 +29,7 @@ def new_id() -> SandboxId:
     return new_sandbox_id("ord", secrets.randbelow)
 
 
-def spec(isolation: Isolation, sandbox_id: SandboxId | None = None, **changes: object) -> StartSpec:
+def spec(isolation: Isolation, sandbox_id: SandboxId | None = None, **changes: Any) -> StartSpec:
     """What to start, small unless a field is given."""
     small = StartSpec(
         sandbox_id=sandbox_id or new_id(),
@@ -105,7 +106,7 @@ class Guest:
 
 
 @asynccontextmanager
-async def guest_on(host: Host, isolation: Isolation, **changes: object) -> AsyncIterator[Guest]:
+async def guest_on(host: Host, isolation: Isolation, **changes: Any) -> AsyncIterator[Guest]:
     """A sandbox for the length of a block."""
     guest = await Guest.started(host, spec(isolation, **changes))
     try:

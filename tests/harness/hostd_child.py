@@ -1,7 +1,7 @@
 """A hostd for tests: the real composition and server in a process of its own, which one user may call.
 
-``python -m tests.harness.hostd_child RUNTIME_DIR INSTANCE ALLOWED_UID``; settings (JSON) are the first line of standard input, then
-``keep`` or ``destroy`` ends it, and so does end of file (keep).
+``python -m tests.harness.hostd_child RUNTIME_DIR INSTANCE ALLOWED_UID``; settings (JSON) are the first line
+of standard input, then ``keep`` or ``destroy`` ends it, and so does end of file (keep).
 """
 
 import asyncio

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -90,7 +91,9 @@ class HostdProcess:
         shutil.rmtree(self.runtime_dir)
 
     def left(self) -> list[str]:
-        """Everything that the machine has of this instance: processes, control groups, mounts, loop devices, files."""
+        """Everything that the machine has of this instance: processes, control groups, mounts, loop devices,
+        files.
+        """
         return [
             *_processes(f"skerry-{self.instance}-"),
             *(str(path) for path in Path("/sys/fs/cgroup").glob(f"*/skerry-{self.instance}")),
@@ -114,7 +117,7 @@ def _processes(part: str) -> list[str]:
     return found
 
 
-def settings_for(built: Built, data_dir: Path, **changes: object) -> Settings:
+def settings_for(built: Built, data_dir: Path, **changes: Any) -> Settings:
     """Settings with what was built."""
     settings = Settings(
         data_dir=str(data_dir),
@@ -128,7 +131,7 @@ def settings_for(built: Built, data_dir: Path, **changes: object) -> Settings:
 
 @asynccontextmanager
 async def instance(
-    built: Built, *, allowed_uid: int | None = None, **changes: object
+    built: Built, *, allowed_uid: int | None = None, **changes: Any
 ) -> AsyncIterator[HostdProcess]:
     """An instance with a running hostd; at the end everything is destroyed, and nothing may be left."""
     data_dir = Path(tempfile.mkdtemp(prefix="skerry-test-"))

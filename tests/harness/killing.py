@@ -1,4 +1,6 @@
-"""Killing the server at a chosen moment, inside one process: from then on it reaches neither host nor database nor agent."""
+"""Killing the server at a chosen moment, inside one process: from then on it reaches neither host nor
+database nor agent.
+"""
 
 import asyncio
 import shutil
@@ -78,7 +80,9 @@ class MortalHost:
         """See `Host`."""
         await self._switch.around("start", lambda: self._host.start(spec))
 
-    async def listen(self, sandbox_id: SandboxId, protocol_factory: Callable[[], asyncio.Protocol]) -> Listening:
+    async def listen(
+        self, sandbox_id: SandboxId, protocol_factory: Callable[[], asyncio.Protocol]
+    ) -> Listening:
         """See `Host`."""
         connections: list[asyncio.Protocol] = []
 

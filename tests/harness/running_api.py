@@ -1,6 +1,7 @@
 """The real HTTP application over a real service, on a free loopback port, in a thread of its own.
 
-A thread, because the SDKs' synchronous clients block the caller. Sandboxes are the real agent as an ordinary process (``fake``), or real ones
+A thread, because the SDKs' synchronous clients block the caller. Sandboxes are the real agent as an ordinary
+process (``fake``), or real ones
 from a hostd process (``gvisor``, as root).
 """
 
@@ -40,14 +41,18 @@ class RunningApi:
 
     Attributes:
         url: Its origin.
+        isolation: What its sandboxes have.
         alice: A token of one owner.
         bob: A token of another one.
         admin: A token with the scope ``admin``, of a third one.
         service: What the application serves; use it through `call` only.
     """
 
-    def __init__(self, url: str, service: Service, loop: asyncio.AbstractEventLoop, tokens: list[str]) -> None:
+    def __init__(
+        self, url: str, isolation: str, service: Service, loop: asyncio.AbstractEventLoop, tokens: list[str]
+    ) -> None:
         self.url = url
+        self.isolation = isolation
         self.service = service
         self.alice, self.bob, self.admin = tokens
         self._loop = loop
@@ -149,10 +154,10 @@ def _serve(
     uvloop.run(run())
 
 
-async def _start(
-    stack: AsyncExitStack, kind: Kind, directory: Path, changes: dict[str, Any]
-) -> RunningApi:
-    settings = Settings(data_dir=str(directory), isolation=kind.name, test_drivers=True, pool=PoolSettings(size=0))
+async def _start(stack: AsyncExitStack, kind: Kind, directory: Path, changes: dict[str, Any]) -> RunningApi:
+    settings = Settings(
+        data_dir=str(directory), isolation=kind.name, test_drivers=True, pool=PoolSettings(size=0)
+    )
     settings = msgspec.structs.replace(settings, **changes)
     host = await stack.enter_async_context(kind.open_host())
     service = await stack.enter_async_context(
@@ -168,7 +173,7 @@ async def _start(
     runner = await start_server(build_app(service), listener)
     stack.push_async_callback(runner.cleanup)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    return RunningApi(url, service, asyncio.get_running_loop(), tokens)
+    return RunningApi(url, kind.name, service, asyncio.get_running_loop(), tokens)
 
 
 async def _token(service: Service, owner: str, scopes: tuple[str, ...]) -> str:

@@ -1,4 +1,6 @@
-"""A host in memory, whose sandboxes are agents of a few lines; it can fail, stall, reboot and forget at will."""
+"""A host in memory, whose sandboxes are agents of a few lines; it can fail, stall, reboot and forget at
+will.
+"""
 
 import asyncio
 import contextlib
@@ -22,7 +24,9 @@ MEMORY_MIB = 8192
 
 
 class ScriptedAgent:
-    """What runs in a sandbox: it dials, says hello, keeps an environment, and forgets nothing when it must dial again."""
+    """What runs in a sandbox: it dials, says hello, keeps an environment, and forgets nothing when it must
+    dial again.
+    """
 
     def __init__(self, number: int) -> None:
         self.env: dict[str, str] = {}
@@ -101,7 +105,9 @@ class _Machine:
 
 
 class _Listening:
-    def __init__(self, host: "ScriptedHost", sandbox_id: SandboxId, factory: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self, host: "ScriptedHost", sandbox_id: SandboxId, factory: Callable[[], asyncio.Protocol]
+    ) -> None:
         self._host, self._id, self._factory = host, sandbox_id, factory
 
     def close(self) -> None:
@@ -201,7 +207,12 @@ class ScriptedHost:
             missing=() if self.usable else ("it was switched off; switch it on",),
         )
         return HostDescription(
-            version="1", pid=1, boot_id=self.boot_id, drivers=(report,), images={IMAGE: "sha256:1"}, memory_mib=MEMORY_MIB
+            version="1",
+            pid=1,
+            boot_id=self.boot_id,
+            drivers=(report,),
+            images={IMAGE: "sha256:1"},
+            memory_mib=MEMORY_MIB,
         )
 
     async def start(self, spec: StartSpec) -> None:
@@ -215,7 +226,9 @@ class ScriptedHost:
         machine.agent.mute = self.mute_agents
         machine.agent.serve(self.factories.get(spec.sandbox_id))
 
-    async def listen(self, sandbox_id: SandboxId, protocol_factory: Callable[[], asyncio.Protocol]) -> Listening:
+    async def listen(
+        self, sandbox_id: SandboxId, protocol_factory: Callable[[], asyncio.Protocol]
+    ) -> Listening:
         """See `Host`."""
         await self._enter("listen")
         self.serve(sandbox_id, protocol_factory)

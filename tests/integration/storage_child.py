@@ -6,7 +6,6 @@ answer ``{"error": class, "message": …}``.
 """
 
 import asyncio
-import errno
 import inspect
 import json
 import os
@@ -55,11 +54,15 @@ class Steps:
     async def prepare(self, sandbox_id: str, image: str, disk_mib: int) -> str:
         return str(await self._store.prepare(SandboxId(sandbox_id), Path(image), disk_mib))
 
-    async def prepare_but_cancel(self, sandbox_id: str, image: str, disk_mib: int) -> None:
+    async def prepare_many_and_cancel_some(self, image: str, count: int) -> list[str]:
+        """Prepare roots all at once, cancel every second preparation → the IDs that were not cancelled."""
+        ids = [SandboxId(f"sbx_ord_{number:0>20}") for number in range(count)]
         async with asyncio.TaskGroup() as tasks:
-            preparing = tasks.create_task(self._store.prepare(SandboxId(sandbox_id), Path(image), disk_mib))
-            await asyncio.sleep(0)
-            preparing.cancel()
+            begun = [tasks.create_task(self._store.prepare(each, Path(image), 256)) for each in ids]
+            await begun[0]
+            for task in begun[1::2]:
+                task.cancel()
+        return [str(each) for each, task in zip(ids, begun, strict=True) if not task.cancelled()]
 
     async def release(self, sandbox_id: str) -> None:
         await self._store.release(SandboxId(sandbox_id))
@@ -106,11 +109,11 @@ class Steps:
         return [int(number) for number in done.stdout.split()]
 
     async def shut_down(self, path: str) -> str | None:
-        """Try to end a file system → name of the errno."""
+        """Try to end a file system → why not."""
         try:
             filesystems.shut_down(Path(path))
-        except OSError as error:
-            return errno.errorcode[error.errno or 0]
+        except (filesystems.NotMounted, OSError) as error:
+            return type(error).__name__
         return None
 
     def hold(self, directory: str) -> int:

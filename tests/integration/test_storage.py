@@ -243,10 +243,11 @@ def test_when_everything_died_and_the_namespace_went_only_files_are_left(host: H
     assert left == []
 
 
-def test_cancelled_preparation_leaves_nothing(host: Host) -> None:
-    host.live(["prepare_but_cancel", A, str(host.image), 256])
+def test_cancelled_preparations_leave_nothing_and_harm_no_other(host: Host) -> None:
+    kept = host.live(["prepare_many_and_cancel_some", str(host.image), 24])[0]
 
-    assert host.live(["present"]) == [[]]
+    assert 12 <= len(kept) < 24
+    assert host.live(["present"]) == [kept]
 
 
 def test_a_busy_root_is_released_in_bounded_time_and_watched_until_it_is_gone(host: Host) -> None:
@@ -311,7 +312,7 @@ def test_only_a_disk_can_be_shut_down(host: Host) -> None:
         ["shell", f"echo works > {root}/disk/upper/file && cat {host.merged(A)}/file"],
     )
 
-    assert parent == inside == "EINVAL"
+    assert parent == inside == "NotMounted"
     assert output == [0, "works\n"]
 
 
@@ -356,12 +357,12 @@ def test_a_host_that_fills_up_is_no_space_left_never_an_io_error(host: Host, tmp
         refused, neighbour = tight.live(
             ["prepare", C, str(host.image), 4096], ["fill", f"{host.merged(B)}/home/file", 1]
         )
-        *_, again = tight.live(
-            ["shell", f"rm {home}/*; sync -f {disk}"],
-            ["shell", f"sync -f {host.runtime}/mounts/pool"],
-            ["look"],
-            ["fill", f"{host.merged(B)}/home/file", 50],
-        )
+        tight.live(["shell", f"rm {home}/*; sync -f {disk}"])
+
+        def neighbour_can_write() -> bool:  # as soon as the discards are through
+            fill = ["fill", f"{host.merged(B)}/home/file", 50]
+            answers = tight.live(["shell", f"sync -f {host.runtime}/mounts/pool"], fill)
+            return bool(answers[1] == [50, 0])
 
         assert {error for _, error in filled} == {errno.ENOSPC}
         assert filled[0][0] > 100
@@ -369,7 +370,7 @@ def test_a_host_that_fills_up_is_no_space_left_never_an_io_error(host: Host, tmp
         assert refused["error"] == "ResourceExhausted"
         assert "almost full" in refused["message"]
         assert neighbour[1] in (0, errno.ENOSPC)
-        assert again == [50, 0]
+        until(neighbour_can_write)
     finally:
         mount_namespace.remove(host.runtime / "mntns")
         until(lambda: subprocess.run(["umount", at], check=False, capture_output=True).returncode == 0)

@@ -22,7 +22,13 @@ fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {
 fn report(what: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_micros();
-    println!("{what:<34} p50 {:>6} µs   p90 {:>6} µs   p99 {:>6} µs   n {}", at(0.5), at(0.9), at(0.99), times.len());
+    println!(
+        "{what:<34} p50 {:>6} µs   p90 {:>6} µs   p99 {:>6} µs   n {}",
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        times.len()
+    );
 }
 
 fn throughput(what: &str, time: Duration) {
@@ -46,7 +52,8 @@ fn main() {
         }
         Err(_) => Host::start(),
     };
-    let samples = |count: usize, run: &mut dyn FnMut()| (0..count).map(|_| timed(&mut *run).1).collect::<Vec<_>>();
+    let samples =
+        |count: usize, run: &mut dyn FnMut()| (0..count).map(|_| timed(&mut *run).1).collect::<Vec<_>>();
 
     report("env.all (round trip)", samples(2000, &mut || drop(host.call::<EnvAll>(ENV_ALL, &()))));
     report("spawn + exit of true, no output", samples(1000, &mut || run_true(&mut host, Stdio::Null)));
@@ -63,10 +70,14 @@ fn main() {
     };
     report("fs.write, 1 kB", samples(1000, &mut || host.call::<()>(FS_WRITE, &small).expect("written")));
     let read = ReadParams { path: path.clone(), inline_max: 65_536, credit: 0 };
-    report("fs.read, 1 kB", samples(1000, &mut || drop(host.call::<ReadValue>(FS_READ, &read).expect("read"))));
+    report(
+        "fs.read, 1 kB",
+        samples(1000, &mut || drop(host.call::<ReadValue>(FS_READ, &read).expect("read"))),
+    );
 
     let bytes = pattern(FILE_BYTES);
-    let open = WriteOpenParams { path: path.clone(), append: false, create: true, create_new: false, mode: None };
+    let open =
+        WriteOpenParams { path: path.clone(), append: false, create: true, create_new: false, mode: None };
     for _ in 0..3 {
         let ((), time) = timed(|| {
             let StreamRef { stream } = host.call(FS_WRITE_OPEN, &open).expect("opened");

@@ -170,19 +170,7 @@ fn unblock_all_signals() {
 /// These signals are blocked, not ignored: what is ignored stays ignored in a program that is started, what is blocked is
 /// unblocked with one system call. For the same reason signals that we were started with ignored get their defaults.
 pub fn take_signals() -> rustix::io::Result<OwnedFd> {
-    for signal in 1..=64 {
-        let mut action = MaybeUninit::<libc::sigaction>::uninit();
-        // SAFETY: sigaction fills `action` when it succeeds, and a zeroed one with SIG_DFL is valid; signals that cannot
-        // be changed make it fail, which changes nothing.
-        unsafe {
-            if libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) == 0
-                && action.assume_init_ref().sa_sigaction == libc::SIG_IGN
-            {
-                action.assume_init_mut().sa_sigaction = libc::SIG_DFL;
-                libc::sigaction(signal, action.as_ptr(), ptr::null_mut());
-            }
-        }
-    }
+    (1..=64).for_each(stop_ignoring);
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set before it is used; signalfd returns a new descriptor that nobody else owns.
     unsafe {
@@ -196,6 +184,25 @@ pub fn take_signals() -> rustix::io::Result<OwnedFd> {
         libc::sigaddset(set.as_mut_ptr(), libc::SIGXFSZ);
         libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut());
         Ok(OwnedFd::from_raw_fd(descriptor))
+    }
+}
+
+/// Gives an ignored signal its default again.
+///
+/// By system call, since the C library hides two signals that it uses itself. A signal that cannot be changed is left.
+fn stop_ignoring(signal: c_int) {
+    /// The kernel's `struct sigaction`: handler, flags, restorer, mask.
+    type Action = [usize; 4];
+    const MASK_BYTES: usize = 8;
+    let mut action: Action = [0; 4];
+    let default: Action = [libc::SIG_DFL, 0, 0, 0];
+    // SAFETY: both calls get pointers to an `Action` or null; SIG_DFL needs no handler to exist.
+    unsafe {
+        let null = ptr::null_mut::<Action>();
+        let found = libc::syscall(libc::SYS_rt_sigaction, signal, null, &raw mut action, MASK_BYTES);
+        if found == 0 && action[0] == libc::SIG_IGN {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, null, MASK_BYTES);
+        }
     }
 }
 

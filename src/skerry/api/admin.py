@@ -15,6 +15,8 @@ from skerry.api.deno.responses import bearer, error_response, json_response, rea
 from skerry.api.process_output import send_output
 from skerry.control.agent import AgentClient, OutputStream
 from skerry.errors import InvalidRequest, NotFound, SkerryError
+from skerry.protocol.deno_files import readable
+from skerry.protocol.messages import ProcessInfo
 from skerry.service.requests import Principal
 from skerry.service.service import Service
 
@@ -93,7 +95,7 @@ class AdminRoutes:
 
     async def _processes(self, request: web.Request, who: Principal) -> web.Response:
         agent = await self._service.agent(who, request.match_info["sandbox_id"])
-        return json_response(await agent.processes())
+        return json_response([_process(info) for info in await agent.processes()])
 
     async def _output(self, request: web.Request, who: Principal) -> web.StreamResponse:
         """The output of a process, raw.
@@ -104,6 +106,16 @@ class AdminRoutes:
         agent = await self._service.agent(who, request.match_info["sandbox_id"])
         output = _stream_of(agent, request)
         return await send_output(request, agent, output, start=start, follow=_flag(request, "follow"))
+
+
+def _process(info: ProcessInfo) -> dict[str, object]:
+    return {
+        "pid": info.pid,
+        "command": readable(info.command),
+        "args": [readable(arg) for arg in info.args],
+        "started_ms": info.started_ms,
+        "exit": info.exit,
+    }
 
 
 def _stream_of(agent: AgentClient, request: web.Request) -> OutputStream:

@@ -6,8 +6,8 @@ from skerry import __version__
 from skerry.cli import cp, doctor, env, logs, run, sandboxes, status, tokens
 
 
-def build() -> typer.Typer:
-    """The application with every verb that needs no root; `skerry.main` adds the others."""
+def new() -> typer.Typer:
+    """The application, without verbs."""
     app = typer.Typer(
         name="skerry",
         help="Isolated Linux sandboxes for untrusted code, on your own machine.",
@@ -17,10 +17,14 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
+    return app
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs that need no root."""
     for module in (status, doctor, env, run, sandboxes, logs, cp):
         module.add_to(app)
     app.add_typer(tokens.app, name="token")
-    return app
 
 
 def _version(asked: bool) -> None:

@@ -66,7 +66,7 @@ def _processes() -> Iterator[Leftover]:
             groups = (entry / "cgroup").read_bytes()
         except OSError:
             continue
-        program = Path(os.fsdecode(line.split(b"\0")[0])).name
+        program = Path(os.fsdecode(line.split(b"\0")[0])).name or "no name"
         of_ours = program in ("conmon", "runsc") or program.startswith(("runsc-", "python"))
         instance = _instance_in(groups) or (_instance_in(line) if of_ours else None)
         if instance is not None:

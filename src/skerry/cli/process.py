@@ -46,7 +46,7 @@ Output = Callable[[str, bytes], None]
 def program_of(words: list[str], *, cwd: str | None, env: Mapping[str, str]) -> Program:
     """One word is a line for bash; several are a program and its arguments, exactly."""
     if len(words) == 1:
-        return Program("bash", ("-c", words[0]), cwd, env)
+        return Program("bash", ("-c", "--", words[0]), cwd, env)
     return Program(words[0], tuple(words[1:]), cwd, env)
 
 

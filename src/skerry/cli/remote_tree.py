@@ -69,6 +69,9 @@ class RemoteTree:
         async with task_group() as group:
             call = self._session.call("writeFile", path=path, options=options, contentStreamId=upload.number)
             written = group.create_task(call)
+            await asyncio.sleep(
+                0
+            )  # the call goes first, so that the server need not keep what comes before it
             try:
                 await upload.write(first)
                 async for chunk in chunks:

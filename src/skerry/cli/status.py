@@ -4,8 +4,9 @@ from typing import Any
 
 import typer
 
-from skerry.cli.output import ExitCode, Json, say, say_json, say_table, verb
+from skerry.cli.output import ExitCode, Json, exit_code_of, say, say_json, say_table, verb
 from skerry.cli.server import DataDirOption
+from skerry.errors import SkerryError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,7 +17,6 @@ def add_to(app: typer.Typer) -> None:
 def status(data_dir: DataDirOption = None, as_json: Json = False) -> int:
     """Say what runs: processes, isolation, pool, sandboxes. Ends with 6 when the API does not answer."""
     from skerry.cli import rest
-    from skerry.cli.output import Unreachable
     from skerry.cli.places import read_instance, runtime_dir
     from skerry.cli.processes import recorded
     from skerry.cli.server import chosen_data_dir, find_server
@@ -33,13 +33,15 @@ def status(data_dir: DataDirOption = None, as_json: Json = False) -> int:
         server = find_server(data_dir)
         found["url"] = server.url
         found["server"] = rest.call(server, "GET", rest.path("skerry", "v1", "status"))
-    except Unreachable as problem:
+        code = ExitCode.OK
+    except SkerryError as problem:
         found["problem"] = problem.message
+        code = exit_code_of(problem)
     if as_json:
         say_json(found)
     else:
         _print(found)
-    return ExitCode.OK if "server" in found else ExitCode.NETWORK
+    return code
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -66,7 +68,8 @@ def _server_lines(server: dict[str, Any]) -> list[tuple[str, str]]:
         if key == "host" or value is None:
             continue
         if isinstance(value, dict):
-            value = ", ".join(f"{inner_key} {inner}" for inner_key, inner in value.items())
+            pairs = [(name.replace("_", " "), inner) for name, inner in value.items() if inner != ""]
+            value = ", ".join(f"{name} {inner}" for name, inner in pairs)
         lines.append((key.replace("_", " "), str(value)))
     for driver in (server.get("host") or {}).get("drivers", []):
         state = "usable" if driver["usable"] else "not usable: " + "; ".join(driver["missing"])

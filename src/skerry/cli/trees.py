@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
-from skerry.errors import Conflict, InvalidRequest
+from skerry.errors import Conflict, InvalidRequest, NotFound
 
 Kind = Literal["file", "dir", "symlink", "other"]
 Names = tuple[str, ...]
@@ -171,10 +171,12 @@ async def copy_tree(source: Tree, target: Tree, report: "Report", *, max_depth: 
     copied.
 
     Raises:
-        Conflict: The source is neither file nor directory, or a directory would replace a file.
+        NotFound, Conflict: The source is not there, or neither file nor directory.
     """
     found = await source.look(())
-    if found is None or found.kind not in ("file", "dir"):
+    if found is None:
+        raise NotFound("no such file or directory")
+    if found.kind not in ("file", "dir"):
         raise Conflict("neither a file nor a directory")
     if found.kind == "file":
         async with source.read((), found) as chunks:

@@ -29,7 +29,7 @@ END_ALL_TIMEOUT_S = 60.0
 
 
 class Control:
-    """The sandboxes of one server. Make it with `open_control`."""
+    """The sandboxes of one server."""
 
     def __init__(self, ground: Ground, description: HostDescription, shape: Shape | None) -> None:
         self._ground = ground
@@ -39,16 +39,22 @@ class Control:
         self._pool: Pool | None = None
         if shape is not None and ground.settings.pool.size > 0:
             self._pool = Pool(ground.settings.pool, shape, ground.clock, make=self._creator.make_member)
+        self._comparing = asyncio.Lock()
+        self._comparison_is_due = False
         self.description = description
 
     async def start(self) -> None:
-        """Recover, then keep watch."""
+        """Recover what an earlier run left, then keep watch.
+
+        Raises:
+            SkerryError: Host or database do not answer.
+        """
         await self._recovery.at_start(self._pool, boot_id=self.description.boot_id)
         tasks = self._ground.tasks
-        tasks.start(self._watch(), name="host-events")
-        tasks.start(self._keep_house(), name="housekeeping")
+        tasks.keep(self._watch, name="host-events")
+        tasks.keep(self._keep_house, name="housekeeping")
         if self._pool is not None:
-            tasks.start(self._pool.keep_full(), name="pool")
+            tasks.keep(self._pool.keep_full, name="pool")
 
     async def create(self, order: Order) -> Sandbox:
         """See `Creator.create`."""
@@ -81,6 +87,8 @@ class Control:
             TimedOut: Some are left; the next start of the server ends them.
         """
         self._creator.close()
+        if self._pool is not None:
+            self._pool.close()
         sandboxes = list(self._registry.values())
         for sandbox in sandboxes:
             sandbox.tell(EndAsked(reason))
@@ -92,11 +100,9 @@ class Control:
 
     def pool_view(self) -> PoolView:
         """How the pool is."""
-        return (
-            PoolView(target=0, ready=0, failures=0, last_error="")
-            if self._pool is None
-            else self._pool.view()
-        )
+        if self._pool is None:
+            return PoolView(target=0, ready=0, failures=0, last_error="")
+        return self._pool.view()
 
     def running(self) -> int:
         """Sandboxes that clients have now."""
@@ -109,10 +115,12 @@ class Control:
 
     async def _watch(self) -> None:
         async for happening in self._ground.host.events():
-            if happening is None:
-                await self._compare()
-            else:
+            if happening is not None:
                 self._heard(happening)
+            elif not self._comparison_is_due:
+                # Beside this task: what happens meanwhile must not wait for it.
+                self._comparison_is_due = True
+                self._ground.tasks.start(self._look_again(), name="comparison")
 
     def _heard(self, happening: Happening) -> None:
         sandbox = self._registry.get(happening.sandbox_id)
@@ -124,12 +132,22 @@ class Control:
             case MemoryPressure():
                 sandbox.reclaim()
 
+    async def _look_again(self) -> None:
+        """The host may be another process now, which can do other things."""
+        async with self._comparing:
+            self._comparison_is_due = False
+            try:
+                self.description = await self._ground.host.describe()
+            except SkerryError as error:
+                _log.warning("host_silent", error=error.message, detail=error.detail)
+        await self._compare()
+
     async def _compare(self) -> None:
-        try:
-            self.description = await self._ground.host.describe()
-            await self._recovery.while_running()
-        except SkerryError as error:
-            _log.warning("comparison_failed", error=error.message, detail=error.detail)
+        async with self._comparing:
+            try:
+                await self._recovery.while_running()
+            except SkerryError as error:
+                _log.warning("comparison_failed", error=error.message, detail=error.detail)
 
     async def _keep_house(self) -> None:
         """Forget sandboxes that stopped long ago, and take up what could not be completed."""

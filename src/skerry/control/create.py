@@ -20,7 +20,7 @@ from skerry.control.steps import (
     record_intent,
 )
 from skerry.control.store.records import SandboxRecord
-from skerry.errors import Conflict, ResourceExhausted, SandboxEnded, SkerryError, TimedOut
+from skerry.errors import Conflict, HostUnusable, ResourceExhausted, SandboxEnded, SkerryError, TimedOut
 from skerry.lifecycle.events import EndAsked, Stage
 from skerry.spec.ids import OwnerId, SandboxId, TokenId, new_sandbox_id
 from skerry.spec.sandbox import EndReason
@@ -96,6 +96,8 @@ class Creator:
                 continue
             try:
                 await carry_out(WARM, making)
+            except HostUnusable:
+                raise  # no other one could be thawed either
             except SkerryError:
                 continue  # this one is being ended; another, or a fresh one, may do
             return member

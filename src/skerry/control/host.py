@@ -1,4 +1,5 @@
-"""The host side as control sees it: asynchronous messages only, so that a host may one day be another machine."""
+"""The host side as control sees it: asynchronous messages only, so that a host may one day be another
+machine."""
 
 from asyncio import Protocol as StreamProtocol
 from collections.abc import AsyncIterator, Callable
@@ -20,8 +21,9 @@ class Listening(Protocol):
 class Host(Protocol):
     """Where sandboxes run.
 
-    Every method has a deadline of its own. All raise `skerry.errors.TimedOut` when it passes, `HostUnusable` when the host side
-    cannot be reached, and the host's own refusals (`InvalidRequest`, `NotFound`, `ResourceExhausted`, `RuntimeFailed`).
+    Every method has a deadline of its own. All raise `skerry.errors.TimedOut` when it passes, `HostUnusable`
+    when the host side cannot be reached, and the host's own refusals (`InvalidRequest`, `NotFound`,
+    `ResourceExhausted`, `RuntimeFailed`).
     """
 
     async def describe(self) -> HostDescription:
@@ -49,7 +51,8 @@ class Host(Protocol):
         ...
 
     async def inspect(self) -> list[Observed]:
-        """Every sandbox of this instance that the host knows, ended ones included until they are destroyed."""
+        """Every sandbox of this instance that the host knows, ended ones included until they are
+        destroyed."""
         ...
 
     async def stats(self, sandbox_id: SandboxId) -> Usage:
@@ -60,6 +63,7 @@ class Host(Protocol):
         """What happens on the host from now on; ends never.
 
         The first is None, since nobody knows what happened before.
-        Yields None whenever events may have been missed (the connection to the host was lost and made again): the caller must `inspect`.
+        Yields None whenever events may have been missed (the connection to the host was lost and made again):
+        the caller must `inspect`.
         """
         ...

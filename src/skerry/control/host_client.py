@@ -44,6 +44,7 @@ MAX_EVENTS = 4096
 
 FIRST_PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 1.0
+LISTEN_PAUSE_S: Final = 0.05
 
 DEADLINES_S: Final[dict[type, float]] = {
     Describe: 30.0,
@@ -81,7 +82,7 @@ class HostdClient:
         self._connection: HostConnection | None = None
         self._connected = asyncio.Event()
         self._readers: set[asyncio.Queue[Happening | None]] = set()
-        tasks.start(self._stay_connected(), name="hostd-connection")
+        tasks.keep(self._stay_connected, name="hostd-connection")
 
     async def describe(self) -> HostDescription:
         """See `Host.describe`."""
@@ -117,9 +118,20 @@ class HostdClient:
         """See `Host.listen`. The descriptor travels on a blocking connection of its own, because stream
         transports drop it.
         """
-        timeout_s = DEADLINES_S[OpenListener]
-        listener = await asyncio.to_thread(_fetch_listener, self._path, sandbox_id, timeout_s)
-        return PacedListener(listener, protocol_factory)
+        verb = OpenListener(sandbox_id)
+        deadline_s = DEADLINES_S[OpenListener]
+        until_s = self._clock.monotonic_s() + deadline_s
+        while True:
+            await self._usable(verb, until_s, deadline_s)
+            left_s = max(until_s - self._clock.monotonic_s(), 0.001)
+            try:
+                listener = await asyncio.to_thread(_fetch_listener, self._path, verb, left_s)
+            except HostUnusable:
+                if until_s - self._clock.monotonic_s() <= LISTEN_PAUSE_S:
+                    raise
+                await self._clock.sleep(LISTEN_PAUSE_S)
+            else:
+                return PacedListener(listener, protocol_factory)
 
     async def events(self) -> AsyncIterator[Happening | None]:
         """See `Host.events`. Yields None first of all, since nobody knows what happened before."""
@@ -148,9 +160,10 @@ class HostdClient:
 
     async def _usable(self, verb: Verb, until_s: float, deadline_s: float) -> HostConnection:
         left_s = until_s - self._clock.monotonic_s()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(left_s):
-                await self._connected.wait()
+        if self._connection is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._connected.wait()
         if self._connection is None or left_s <= 0:
             raise HostUnusable(
                 f"hostd cannot be reached (waited {deadline_s:g} s to {type(verb).__name__}); "
@@ -176,9 +189,15 @@ class HostdClient:
     async def _serve_one_connection(self) -> None:
         """Connect, ask for events, and stay until the connection is lost."""
         lost = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_unix_connection(
-            lambda: HostConnection(on_event=self._publish, on_lost=lost.set), self._path
+
+        def forget() -> None:
+            # At once, so that no call is tried on it again and again before the task here runs.
+            self._connection = None
+            self._connected.clear()
+            lost.set()
+
+        _, connection = await asyncio.get_running_loop().create_unix_connection(
+            lambda: HostConnection(on_event=self._publish, on_lost=forget), self._path
         )
         try:
             await connection.call(Watch(), timeout_s=DEADLINES_S[Watch])
@@ -187,8 +206,7 @@ class HostdClient:
             self._connected.set()
             await lost.wait()
         finally:
-            self._connection = None
-            self._connected.clear()
+            forget()
             connection.close()
 
     def _publish(self, happening: Happening | None) -> None:
@@ -207,7 +225,7 @@ def _decode(raw: msgspec.Raw, kind: type[_T] | None) -> _T:
         raise RuntimeFailed("hostd gave an answer that is not understood", detail=str(error)) from error
 
 
-def _fetch_listener(path: str, sandbox_id: SandboxId, timeout_s: float) -> socket.socket:
+def _fetch_listener(path: str, verb: OpenListener, timeout_s: float) -> socket.socket:
     """Ask for a sandbox's listener and receive its descriptor. Blocks; for a thread.
 
     Source: unix(7), SCM_RIGHTS.
@@ -216,7 +234,7 @@ def _fetch_listener(path: str, sandbox_id: SandboxId, timeout_s: float) -> socke
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
             asked.settimeout(timeout_s)
             asked.connect(path)
-            asked.sendall(frame(Call(id=1, verb=OpenListener(sandbox_id))))
+            asked.sendall(frame(Call(id=1, verb=verb)))
             return _receive_listener(asked)
     except TimeoutError:
         raise TimedOut("hostd (OpenListener)", timeout_s) from None

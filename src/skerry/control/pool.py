@@ -61,6 +61,7 @@ class Pool:
         self._creates = 0
         self._last_create_s = clock.monotonic_s() - settings.refill_delay_s
         self._changed = asyncio.Event()
+        self._closed = False
         self._failures = 0
         self._last_error = ""
         self.shape = shape
@@ -125,9 +126,14 @@ class Pool:
             self._last_create_s = self._clock.monotonic_s()
             self._changed.set()
 
+    def close(self) -> None:
+        """Start no more members."""
+        self._closed = True
+        self._changed.set()
+
     async def keep_full(self) -> None:
-        """Replace members that were taken, ended or grew old; for ever."""
-        while True:
+        """Replace members that were taken, ended or grew old, until the pool is closed."""
+        while not self._closed:
             self._changed.clear()
             self._discard_old()
             if self._missing() <= 0:

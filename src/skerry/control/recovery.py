@@ -114,19 +114,20 @@ class Recovery:
         back.
         """
         sandbox.tell(Adopted())
-        try:
-            await self._serve(sandbox, frozen=frozen)
-        except SkerryError as error:
-            _log.warning(
-                "adoption_put_off", sandbox=sandbox.sandbox_id, error=error.message, detail=error.detail
-            )
+        await self._serve(sandbox, frozen=frozen)
         self._ground.tasks.start(_learn_processes(sandbox), name=f"adopt {sandbox.sandbox_id}")
 
     async def _serve(self, sandbox: Sandbox, *, frozen: bool) -> None:
-        if not sandbox.linked:
-            await sandbox.open_link()
-        if frozen:
-            await self._ground.host.resume(sandbox.sandbox_id)
+        """Accept its agent's connections and let it run; what fails is tried again at the next comparison."""
+        try:
+            if not sandbox.linked:
+                await sandbox.open_link()
+            if frozen:
+                await self._ground.host.resume(sandbox.sandbox_id)
+        except SkerryError as error:
+            _log.warning(
+                "serving_put_off", sandbox=sandbox.sandbox_id, error=error.message, detail=error.detail
+            )
 
     async def _revive(self, sandbox: Sandbox, pool: Pool) -> None:
         """Thaw a pool member until it has said hello to this server, and freeze it again."""

@@ -14,7 +14,7 @@ from skerry.control.clock import Timer, WallTimer
 from skerry.control.ground import Ground
 from skerry.control.host import Listening
 from skerry.control.store.records import Given, Quotas, SandboxRecord
-from skerry.errors import ResourceExhausted, SkerryError
+from skerry.errors import SandboxEnded, SkerryError
 from skerry.lifecycle.events import (
     ArmExpiry,
     ArmWindow,
@@ -45,10 +45,6 @@ _log = structlog.get_logger("skerry.control")
 FREE_ATTEMPTS = 3
 FREE_PAUSE_S = 0.5
 RECLAIM_TIMEOUT_S = 2.0
-MAX_LABOURS = 64
-"""Instructions that may wait when an extension is asked for; all other events come but a few times in a
-life.
-"""
 
 
 class Sandbox:
@@ -83,7 +79,7 @@ class Sandbox:
         self._window: Timer | None = None
         self._reclaiming = False
         self._labouring = False
-        self._labours: asyncio.Queue[Instruction | asyncio.Future[None]] = asyncio.Queue()
+        self._labours: asyncio.Queue[Instruction] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         self.agent = AgentClient(self._link)
         self.ended: asyncio.Future[EndReason] = loop.create_future()
@@ -134,16 +130,6 @@ class Sandbox:
         for instruction in instructions:
             self._labours.put_nowait(instruction)
 
-    async def settle(self) -> None:
-        """Wait until everything that has been told so far is carried out (attempted, where the host does not
-        answer).
-        """
-        if self.gone.done():
-            return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._labours.put_nowait(done)
-        await done
-
     async def extend(self, stop_at_ms: int) -> int:
         """Move the end to a later time; an earlier one changes nothing.
 
@@ -152,12 +138,9 @@ class Sandbox:
 
         Raises:
             SandboxEnded: It is ending.
-            ResourceExhausted: Too many extensions are under way.
         """
-        if self._labours.qsize() >= MAX_LABOURS:
-            raise ResourceExhausted("too many changes of this sandbox are under way; try again")
         self.tell(Extended(stop_at_ms))
-        await self.settle()
+        await self._ground.store.save(self.record)
         return self._life.stop_at_ms or stop_at_ms
 
     def finish(self) -> None:
@@ -171,14 +154,22 @@ class Sandbox:
                 self._labours.put_nowait(Retire())
 
     async def open_link(self) -> None:
-        """Serve the connections of its agent."""
-        self._listening = await self._ground.host.listen(self.sandbox_id, self._link.accept)
+        """Serve the connections of its agent.
+
+        Raises:
+            SandboxEnded: It ended meanwhile.
+        """
+        listening = await self._ground.host.listen(self.sandbox_id, self._link.accept)
+        if self.ended.done():
+            listening.close()
+            raise SandboxEnded(self.ended.result())
+        self._listening = listening
 
     async def wait_connected(self, timeout_s: float) -> None:
         """Wait for the agent's hello.
 
         Raises:
-            TimedOut: It did not come.
+            GuestUnreachable: It did not come.
             SandboxEnded: The sandbox ended first.
         """
         await self._link.wait_connected(timeout_s)
@@ -230,39 +221,37 @@ class Sandbox:
 
     async def _reclaim(self) -> None:
         try:
-            async with asyncio.timeout(RECLAIM_TIMEOUT_S):
-                await self.agent.reclaim()
-        except (TimeoutError, SkerryError) as error:
+            await self.agent.reclaim(timeout_s=RECLAIM_TIMEOUT_S)
+        except SkerryError as error:
             # The kernel's own killer is the backstop; the host then reports the end.
-            _log.warning("reclaim_failed", sandbox=self.sandbox_id, error=str(error))
+            _log.warning("reclaim_failed", sandbox=self.sandbox_id, error=error.message)
         finally:
             self._reclaiming = False
 
     async def _live(self) -> None:
         try:
             while not self.gone.done():
-                labour = await self._labours.get()
-                if not isinstance(labour, asyncio.Future):
-                    await self._attempt(labour)
-                elif not labour.done():
-                    labour.set_result(None)
+                await self._attempt(await self._labours.get())
         finally:
             self._part(self._life.reason)
-            self._answer_waiting()
+            if not self.gone.done():
+                self.gone.cancel()
 
     async def _attempt(self, instruction: Instruction) -> None:
+        """Carry an instruction out. An end that fails is taken up again at the next comparison with the
+        host.
+        """
         self._labouring = True
         try:
             await self._carry_out(instruction)
-        except SkerryError as error:
-            # An end that is not recorded or not done is taken up again when records and host are compared
-            # next.
+        except Exception as error:
             _log.error(
                 "instruction_failed",
                 sandbox=self.sandbox_id,
                 instruction=type(instruction).__name__,
-                error=error.message,
-                detail=error.detail,
+                error=repr(error),
+                detail=getattr(error, "detail", ""),
+                exc_info=not isinstance(error, SkerryError),
             )
         finally:
             self._labouring = False
@@ -337,11 +326,3 @@ class Sandbox:
             await self._ground.store.save(self.record)
         self.gone.set_result(None)
         self._on_gone(self)
-
-    def _answer_waiting(self) -> None:
-        while not self._labours.empty():
-            labour = self._labours.get_nowait()
-            if isinstance(labour, asyncio.Future) and not labour.done():
-                labour.cancel()
-        if not self.gone.done():
-            self.gone.cancel()

@@ -92,7 +92,8 @@ async def record_intent(
     try:
         await ground.store.insert(record, quotas)
     except asyncio.CancelledError:
-        Sandbox(record, ground, on_gone=on_gone).tell(EndAsked(EndReason.START_FAILED))
+        if not ground.tasks.closing:  # else the next start of the server finds the record
+            Sandbox(record, ground, on_gone=on_gone).tell(EndAsked(EndReason.START_FAILED))
         raise
     return Sandbox(record, ground, on_gone=on_gone)
 

@@ -51,8 +51,7 @@ def _show_state(settings: Settings, place: RuntimeDir) -> None:
     The data directory may lie below one that only its owner can enter.
     """
     mount_namespace.enter_own()
-    flags = MountFlag.BIND
-    mount(Path(settings.data_dir) / "state", place.state, None, flags)
+    mount(Path(settings.data_dir) / "state", place.state, None, MountFlag.BIND)
 
 
 async def _serve(inherited: Inherited, listener: socket.socket, settings: Settings, database: Path) -> None:

@@ -80,7 +80,7 @@ def _live_in_background(work: Callable[[Tell], None], writing: int, errors_to: P
     except BaseException:
         import traceback
 
-        traceback.print_exc()
+        os.write(2, traceback.format_exc().encode())
     finally:
         # Not sys.exit: the caller's own cleanup, which belongs to the starter, must not run here.
         os._exit(status)

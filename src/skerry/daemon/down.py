@@ -11,8 +11,10 @@ from skerry.cli.server import DataDirOption
 if TYPE_CHECKING:
     from skerry.cli.places import DataDir
     from skerry.daemon.data_dir import DataDirLock
+    from skerry.daemon.site import Site
 
-_STOP_S = 150.0
+_STOP_S = 200.0
+_STARTING_S = 15.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -65,21 +67,30 @@ def _stop(place: "DataDir", *, keep: bool) -> bool:
 def _stop_supervisor(place: "DataDir", *, keep: bool) -> "DataDirLock":
     """Tell the running `up` to stop and wait for its end; kill it if it does not.
 
+    An `up` that has just begun holds the lock and has not said yet which process it is: waits for that too.
+
     Raises:
         Conflict: Something else has the lock.
     """
+    import time
+
     from skerry.cli.places import read_instance, runtime_dir
     from skerry.cli.processes import recorded, send, wait_gone
     from skerry.daemon.data_dir import DataDirLock
 
-    instance = read_instance(place.instance)
-    rows = recorded(runtime_dir(instance).processes) if instance else []
-    for row in rows:
-        if row.name == "up":
-            send(row.process, signal.SIGUSR1 if keep else signal.SIGTERM)
-            if not wait_gone(row.process, timeout_s=_STOP_S):
-                send(row.process, signal.SIGKILL)
-                wait_gone(row.process, timeout_s=_STOP_S)
+    end_s = time.monotonic() + _STARTING_S
+    while time.monotonic() < end_s:
+        instance = read_instance(place.instance)
+        rows = recorded(runtime_dir(instance).processes) if instance else []
+        for row in rows:
+            if row.name == "up":
+                send(row.process, signal.SIGUSR1 if keep else signal.SIGTERM)
+                if not wait_gone(row.process, timeout_s=_STOP_S):
+                    send(row.process, signal.SIGKILL)
+                    wait_gone(row.process, timeout_s=_STOP_S)
+        if (lock := DataDirLock.try_take(place)) is not None:
+            return lock
+        time.sleep(0.05)
     return DataDirLock.take(place)
 
 
@@ -89,30 +100,40 @@ def _clean_up(place: "DataDir", lock: "DataDirLock", *, keep: bool) -> bool:
 
     from skerry.cli.invoker import invoker
     from skerry.daemon import runtime_dir, site
-    from skerry.daemon.journal import Journal
-    from skerry.daemon.supervisor import Supervisor
 
     place.endpoint.unlink(missing_ok=True)
     ours = site.take_over(place, invoker(), lock)
     if ours is None:
         return False
-    if keep:
-        ours.listener.close()
-        return True
-
-    async def stop() -> None:
-        journal = Journal(place.logs, None)
-        try:
-            await Supervisor(ours, journal).stop(keep=False)
-        finally:
-            journal.close()
-
     try:
-        asyncio.run(stop())
+        if not keep:
+            asyncio.run(_end_sandboxes(ours))
+            runtime_dir.remove(ours.runtime)
     finally:
         ours.listener.close()
-    runtime_dir.remove(ours.runtime)
     return True
+
+
+async def _end_sandboxes(ours: "Site") -> None:
+    """Start the daemons once more, so that everything is ended and recorded in order; without api if need be.
+
+    Raises:
+        DaemonFailed: hostd cannot start, or could not free everything.
+    """
+    from skerry.daemon.journal import Journal
+    from skerry.daemon.launch import DaemonFailed
+    from skerry.daemon.supervisor import Supervisor
+
+    journal = Journal(ours.data.logs, None)
+    try:
+        supervisor = Supervisor(ours, journal)
+        try:
+            await supervisor.run(lambda _: supervisor.request_stop(keep=False))
+        except DaemonFailed as problem:
+            journal.event("warning", problem.message)
+            await Supervisor(ours, journal).stop(keep=False)
+    finally:
+        journal.close()
 
 
 def _left(place: "DataDir") -> list[str]:

@@ -1,6 +1,7 @@
 """Become root by one announced sudo(8)."""
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ def run_as_root(verb: Sequence[str], *, why: str) -> NoReturn:
     again = [sys.executable, "-I", "-m", "skerry", *verb]
     sudo = shutil.which("sudo")
     if sudo is None:
-        line = " ".join(again)
+        line = shlex.join(again)
         raise HostUnusable(f"root is needed {why}, and there is no sudo here: run this as root: {line}")
     kept = sorted(name for name in os.environ if name.startswith("SKERRY_"))
     note(f"skerry: root is needed {why}: sudo may ask for your password")

@@ -13,17 +13,17 @@ Show = Callable[[str, bytes], None]
 
 
 def readable(name: str, line: bytes, *, max_characters: int = 2000) -> str:
-    """A JSON line of a log as a person reads it; what else a process printed as it is. May have several lines."""
+    """A JSON line of a log as a person reads it, and other lines as they are; may become several lines."""
     try:
         fields = json.loads(line)
         event, level = str(fields.pop("event")), str(fields.pop("level", "info"))
         when, trace = str(fields.pop("timestamp", ""))[11:19], str(fields.pop("exception", ""))
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return f"{name:<5} {line.decode(errors='replace').rstrip()}"[:max_characters]
-    rest = [
-        f"{key}={value}" for key, value in fields.items() if key not in ("process", "logger") and value != ""
-    ]
-    text = " ".join([when, f"{name:<5}", f"{level:<7}", event, *rest])
+    told = {key: value for key, value in fields.items() if key not in ("process", "logger") and value != ""}
+    text = " ".join(
+        [when, f"{name:<5}", f"{level:<7}", event, *(f"{key}={value}" for key, value in told.items())]
+    )
     return (f"{text}\n{trace}" if trace else text)[:max_characters]
 
 

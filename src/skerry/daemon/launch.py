@@ -20,6 +20,7 @@ PROGRAM = (sys.executable, "-I", "-m", "skerry")
 """-I: neither the current directory nor PYTHON* variables decide what root imports."""
 
 _READ_BYTES = 65_536
+_EXIT_S = 5.0
 _KEPT_ENV = ("PATH", "LANG", "LC_ALL", "TZ")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -62,6 +63,9 @@ class Running:
             answer = lifeline.Failed(f"it did not start within {timeout_s:g} s")
         if isinstance(answer, lifeline.Ready):
             return answer
+        if answer is None:
+            # Its end of the line closes a moment before the process has ended.
+            await asyncio.wait([self.exited], timeout=_EXIT_S)
         await self.kill()
         raise DaemonFailed(answer.message if answer else f"it ended ({describe_exit(self.exited.result())})")
 

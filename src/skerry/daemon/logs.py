@@ -38,7 +38,8 @@ def configure(process: str) -> None:
         )
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for talkative in ("asyncio", "alembic"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
 
 
 def _named(process: str) -> structlog.typing.Processor:

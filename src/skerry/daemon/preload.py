@@ -38,7 +38,6 @@ _LATE_IN_LIBRARIES = (
     "logging",
     "msgspec",
     "pybase64",
-    "sqlalchemy.dialects.sqlite",
     "sqlalchemy.engine",
     "sqlalchemy.event",
     "sqlalchemy.pool",

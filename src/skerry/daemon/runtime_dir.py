@@ -59,6 +59,11 @@ def record(place: RuntimeDir, processes: list[Recorded]) -> None:
     )
 
 
+def holds_sandboxes(place: RuntimeDir) -> bool:
+    """Whether hostd keeps files of any sandbox there."""
+    return any((place.path / "sandboxes").glob("*"))
+
+
 def remove(place: RuntimeDir) -> None:
     """Remove the directory of an instance that holds nothing any more; idempotent.
 

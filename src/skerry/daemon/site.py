@@ -6,6 +6,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from skerry.cli.host_checks import host_checks
 from skerry.cli.invoker import Invoker
 from skerry.cli.places import DataDir, RuntimeDir, read_instance, runtime_dir
@@ -17,14 +19,18 @@ from skerry.daemon.data_dir import DataDirLock
 from skerry.daemon.health import bind
 from skerry.errors import Conflict, HostUnusable
 from skerry.spec.ids import InstanceId
-from skerry.spec.settings import Settings
+from skerry.spec.settings import PoolSettings, Settings
 
 _STALE_DAEMON_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What an instance consists of, prepared, and the lock that makes it ours."""
+    """What an instance consists of, prepared, and the lock that makes it ours.
+
+    Attributes:
+        fresh: The runtime directory has just been made, so nothing of the instance can run.
+    """
 
     instance: InstanceId
     data: DataDir
@@ -32,6 +38,7 @@ class Site:
     who: Invoker
     listener: socket.socket
     lock: DataDirLock
+    fresh: bool = False
 
     def close(self) -> None:
         """Free the address and the lock. Idempotent."""
@@ -66,15 +73,16 @@ def prepare(settings: Settings, who: Invoker) -> Site:
         end_stale_daemons(runtime_dir(instance))
         listener = _bind(settings)
         undo.callback(listener.close)
+        fresh = not runtime_dir(instance).path.exists()
         made = runtime.prepare(instance, settings)
         undo.pop_all()
-    return Site(instance, place, made, who, listener, lock)
+    return Site(instance, place, made, who, listener, lock, fresh)
 
 
 def take_over(place: DataDir, who: Invoker, lock: DataDirLock) -> Site | None:
     """What is left of an instance whose `up` is gone, to take it down; None when nothing is.
 
-    Nobody will be served, so the socket listens at no address that anybody knows.
+    Nobody will be served, so the socket listens at no address that anybody knows, and no pool is filled.
     """
     instance = read_instance(place.instance)
     if instance is None:
@@ -83,6 +91,8 @@ def take_over(place: DataDir, who: Invoker, lock: DataDirLock) -> Site | None:
     end_stale_daemons(made)
     if not made.settings.exists():
         return None
+    settings = runtime.read_settings(made)
+    runtime.write_settings(made, msgspec.structs.replace(settings, pool=PoolSettings(size=0)))
     return Site(instance, place, made, who, bind("127.0.0.1", 0), lock)
 
 

@@ -20,6 +20,7 @@ from skerry.daemon.site import Site
 
 _READY_S = 60.0
 _HEALTH_S = 20.0
+_REVIVE_S = 20.0
 _STOP_S = {"api": 40.0, "hostd": 90.0}
 _LOG_TAIL_LINES = 15
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,256}", re.ASCII)
@@ -45,6 +46,7 @@ class Supervisor:
         self._hostd = _Slot("hostd", RestartPolicy())
         self._api = _Slot("api", RestartPolicy())
         self._stop: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._served = False
 
     def request_stop(self, *, keep: bool) -> None:
         """Make `run` return after an orderly stop; the first request counts."""
@@ -57,7 +59,8 @@ class Supervisor:
         Returns:
             What was asked: whether sandboxes were kept.
         Raises:
-            DaemonFailed: One cannot start or keeps dying, or did not clean up. Both have been stopped.
+            DaemonFailed: One cannot start or keeps dying, or did not clean up. Both have been stopped, and
+                sandboxes kept.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -65,14 +68,30 @@ class Supervisor:
                 keep = await asyncio.shield(self._stop)
                 work.cancel()
         except* DaemonFailed as failures:
-            await self.stop(keep=True)
+            # Of a first start that failed nothing is worth keeping.
+            unused = self._site.fresh and not self._served and self._hostd.version != ""
+            await self.stop(keep=not unused)
             raise _first(failures) from None
+        if not keep:
+            await self._revive()
         await self.stop(keep=keep)
         return keep
 
+    async def _revive(self) -> None:
+        """Have both run once more if they do not, so that sandboxes are ended and recorded in order."""
+        for slot in (self._hostd, self._api):
+            if slot.running is None or slot.running.exited.done():
+                try:
+                    await self._start(slot, timeout_s=_REVIVE_S)
+                except DaemonFailed as problem:
+                    self._journal.event("warning", problem.message)
+
     async def _work(self, on_ready: Callable[[str], None]) -> None:
-        await self._start(self._hostd)
-        await self._start(self._api)
+        async with asyncio.TaskGroup() as group:
+            # At the same time: api loads its modules while hostd prepares storage, and connects when it can.
+            for slot in (self._hostd, self._api):
+                group.create_task(self._start(slot))
+        self._served = True
         on_ready(url_of(self._site.listener))
         async with asyncio.TaskGroup() as group:
             for slot in (self._hostd, self._api):
@@ -97,7 +116,7 @@ class Supervisor:
             raise DaemonFailed(self._with_log(slot.name, f"{slot.name} keeps dying, giving up: {reason}"))
         await asyncio.sleep(delay_s)
 
-    async def _start(self, slot: _Slot) -> None:
+    async def _start(self, slot: _Slot, *, timeout_s: float = _READY_S) -> None:
         """Start a daemon and wait until it serves.
 
         Raises:
@@ -114,7 +133,7 @@ class Supervisor:
         )
         hello = lifeline.Hello(self._present_token() if is_api else None)
         try:
-            ready = await slot.running.ready(hello, timeout_s=_READY_S)
+            ready = await slot.running.ready(hello, timeout_s=timeout_s)
             if is_api:
                 await probe_health(site.listener, timeout_s=_HEALTH_S)
         except DaemonFailed as problem:

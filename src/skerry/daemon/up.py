@@ -88,6 +88,8 @@ def _serve(ours: "Site", on_ready: Callable[[str], None], *, show: bool) -> int:
             journal.event("info", "stopped", kept_sandboxes=keep)
         except SkerryError as problem:
             journal.event("error", problem.message)
+            if ours.fresh and not runtime_dir.holds_sandboxes(ours.runtime):
+                runtime_dir.remove(ours.runtime)
             raise
         finally:
             journal.close()
@@ -133,10 +135,14 @@ def _detached(ours: "Site", *, as_json: bool) -> int:
     child = fork_into_background(work, errors_to=log)
     # The child has the lock and the address too, and holds them until it ends.
     ours.close()
-    answer = child.first_answer(timeout_s=_DETACH_DEADLINE_S)
+    try:
+        answer = child.first_answer(timeout_s=_DETACH_DEADLINE_S)
+    except BaseException:  # Ctrl-C: what nobody waits for any more must not go on starting
+        child.end()
+        raise
     if answer is None:
         child.end()
-        raise SkerryError(f"Skerry did not start within {_DETACH_DEADLINE_S:g} s: {log} may say why")
+        raise SkerryError(f"Skerry did not start: {log} may say why")
     if "problem" in answer:
         raise SkerryError(answer["problem"], code=answer["code"])
     _announce(ours, answer["url"], child.pid, as_json=as_json)

@@ -12,7 +12,9 @@ _log = structlog.get_logger("skerry.hostd")
 
 
 class Background:
-    """Owns tasks; at the end all are cancelled and waited for. An exception ends only its own task and is logged."""
+    """Owns tasks; at the end all are cancelled and waited for. An exception ends only its own task and is
+    logged.
+    """
 
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
@@ -33,8 +35,10 @@ class Background:
         """Run work that nobody waits for."""
         self._keep(self._group.create_task(_guarded(work, name), name=name))
 
-    def begin(self, work: Coroutine[Any, Any, _T], *, name: str) -> "asyncio.Task[tuple[_T | None, Exception | None]]":
-        """Run work whose result, or exception, somebody reads from the task; its failure ends nothing else."""
+    def begin(
+        self, work: Coroutine[Any, Any, _T], *, name: str
+    ) -> "asyncio.Task[tuple[_T | None, Exception | None]]":
+        """Run work whose result, or exception, is read from the task; its failure ends nothing else."""
         task = self._group.create_task(_caught(work), name=name)
         self._keep(task)
         return task
@@ -48,7 +52,9 @@ async def _guarded(work: Coroutine[Any, Any, object], name: str) -> None:
     try:
         await work
     except Exception as error:
-        _log.error("task_failed", task=name, error=repr(error), detail=getattr(error, "detail", ""), exc_info=True)
+        _log.error(
+            "task_failed", task=name, error=repr(error), detail=getattr(error, "detail", ""), exc_info=True
+        )
 
 
 async def _caught(work: Coroutine[Any, Any, _T]) -> tuple[_T | None, Exception | None]:

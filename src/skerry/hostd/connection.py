@@ -60,10 +60,11 @@ _any_calls = msgspec.msgpack.Decoder(_AnyCall)
 
 
 class Connection:
-    """Serves one peer until it goes, breaks the framing or does not read. Verbs that it began are carried out all the same.
+    """Serves one peer until it goes, breaks the framing or does not read. Verbs that it began are carried out
+    all the same.
 
-    A plain non-blocking socket is used, since stream transports cannot send descriptors. Descriptors that the peer sends are dropped by the
-    kernel, because they are never received (unix(7)).
+    A plain non-blocking socket is used, since stream transports cannot send descriptors. Descriptors that the
+    peer sends are dropped by the kernel, because they are never received (unix(7)).
     """
 
     def __init__(
@@ -77,16 +78,19 @@ class Connection:
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._writing = asyncio.Lock()
         self._watching = False
+        self._events = background
         self._closed = False
 
     async def serve(self) -> None:
         """Read and answer until the end."""
-        try:
-            await self._read_frames()
-        except (OSError, ValueError, TimeoutError) as error:
-            _log.info("connection_dropped", error=str(error))
-        finally:
-            self._close()
+        async with Background() as watching:
+            self._events = watching
+            try:
+                await self._read_frames()
+            except (OSError, ValueError, TimeoutError) as error:
+                _log.info("connection_dropped", error=str(error))
+            finally:
+                self._close()
 
     def _close(self) -> None:
         if not self._closed:
@@ -135,7 +139,9 @@ class Connection:
             data = _framed(Reply(call_id, failure=_failure(error)))
         except Exception as error:
             _log.error("verb_failed", error=repr(error), exc_info=True)
-            data = _framed(Reply(call_id, failure=_failure(errors.RuntimeFailed("hostd failed; see its log"))))
+            data = _framed(
+                Reply(call_id, failure=_failure(errors.RuntimeFailed("hostd failed; see its log")))
+            )
         await self._send(data, descriptors)
 
     async def _carry_out(self, verb: Verb) -> object:
@@ -165,10 +171,12 @@ class Connection:
     def _watch(self) -> None:
         if not self._watching:
             self._watching = True
-            self._background.start(self._send_events(), name="events")
+            self._events.start(self._send_events(), name="events")
 
     async def _send_events(self) -> None:
-        """Pass on what happens until the connection ends. A peer that reads too slowly is dropped: it then knows that it must inspect."""
+        """Pass on what happens until the connection ends. A peer that reads too slowly is dropped: it then
+        knows that it must inspect.
+        """
         with self._happenings.subscribed() as subscription:
             try:
                 while not self._closed:

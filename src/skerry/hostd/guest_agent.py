@@ -1,4 +1,6 @@
-"""The guest agent's binary as guests get it: a copy in a directory of its own, which is bound into each of them, read-only."""
+"""The guest agent's binary as guests get it: a copy in a directory of its own, which is bound into each of
+them, read-only.
+"""
 
 import hashlib
 import os
@@ -37,7 +39,8 @@ class GuestAgent:
                 self._installed, self._seen = self._install(), seen
         except OSError as error:
             raise HostUnusable(
-                "the guest agent's binary was not found: run `make setup`, or set agent_path", detail=str(error)
+                "the guest agent's binary was not found: run `make setup`, or set agent_path",
+                detail=str(error),
             ) from error
         return self._installed
 

@@ -1,4 +1,6 @@
-"""The sockets on which sandboxes' agents are awaited. hostd makes them and hands duplicates to api, which accepts."""
+"""The sockets on which sandboxes' agents are awaited. hostd makes them and hands duplicates to api, which
+accepts.
+"""
 
 import contextlib
 import os
@@ -22,8 +24,8 @@ _BACKLOG = 16
 class AgentListeners:
     """One listener per sandbox.
 
-    After a restart of hostd, api's duplicates of the old listeners go on working: a socket is made anew, in place of the old one, only when it
-    is asked for.
+    After a restart of hostd, api's duplicates of the old listeners go on working: a socket is made anew, in
+    place of the old one, only when it is asked for.
 
     Args:
         clock: Seconds, monotonic.
@@ -52,7 +54,9 @@ class AgentListeners:
             try:
                 self._listeners[sandbox_id] = self._make(self.endpoint(sandbox_id))
             except OSError as error:
-                raise RuntimeFailed("the socket for the agent could not be made", detail=str(error)) from error
+                raise RuntimeFailed(
+                    "the socket for the agent could not be made", detail=str(error)
+                ) from error
             self._made_s[sandbox_id] = self._clock()
         return self._listeners[sandbox_id]
 
@@ -62,7 +66,9 @@ class AgentListeners:
         return AgentEndpoint(directory, directory / SOCKET_NAME)
 
     def remove(self, sandbox_id: SandboxId) -> None:
-        """Remove a listener and its directory. Duplicates go on accepting, but nobody can reach them. Idempotent."""
+        """Remove a listener and its directory. Duplicates go on accepting, but nobody can reach them.
+        Idempotent.
+        """
         listener = self._listeners.pop(sandbox_id, None)
         self._made_s.pop(sandbox_id, None)
         if listener is not None:
@@ -91,7 +97,8 @@ class AgentListeners:
     def _make(self, endpoint: AgentEndpoint) -> socket.socket:
         endpoint.directory.mkdir(exist_ok=True)
         endpoint.directory.chmod(0o755)  # whatever the umask is
-        # Made beside and moved, so that an agent which dials now finds either the old socket or the new one, and the guest sees no third name.
+        # Made beside and moved, so that an agent which dials now finds either the old socket or the new one,
+        # and the guest sees no third name.
         unfinished = self._directory / f".{endpoint.directory.name}"
         unfinished.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,4 +1,6 @@
-"""Where hostd keeps things: all below the instance's runtime directory, all but the directory itself for root only."""
+"""Where hostd keeps things: all below the instance's runtime directory, all but the directory itself for root
+only.
+"""
 
 import shutil
 from dataclasses import dataclass
@@ -34,6 +36,11 @@ class SandboxPlace:
     def parent_pid_file(self) -> Path:
         """Process number of its parent, which outlives hostd."""
         return self.path / "parent.pid"
+
+    @property
+    def started(self) -> Path:
+        """Made as the last step of a start: without it, the start was interrupted."""
+        return self.path / "started"
 
     @property
     def exits(self) -> Path:
@@ -125,10 +132,13 @@ class Places:
         """Remove all of it, after the last sandbox is gone.
 
         Raises:
-            HostUnusable: Something is still mounted there, which is no longer walked for fear of deleting what is not ours; or a sandbox is left.
+            HostUnusable: Something is still mounted there, which is no longer walked for fear of deleting
+                what is not ours; or a sandbox is left.
         """
         for point in mounts_below(self.runsc):
-            unmount(point.path, lazily=True)  # an empty network namespace that runsc keeps for its file servers
+            unmount(
+                point.path, lazily=True
+            )  # an empty network namespace that runsc keeps for its file servers
         for path in self._own:
             if left := mounts_below(path):
                 raise HostUnusable(f"{left[0].path} is still mounted")

@@ -1,4 +1,6 @@
-"""hostd's socket: frames in, verbs out, answers and events back. What comes from it is hostile, though only api's user may connect."""
+"""hostd's socket: frames in, verbs out, answers and events back. What comes from it is hostile, though only
+api's user may connect.
+"""
 
 import asyncio
 import os
@@ -71,7 +73,7 @@ class HostServer:
         self._connections = 0
 
     async def serve(self) -> None:
-        """Accept until cancelled; then all connections have ended, and starts that were under way are undone."""
+        """Accept until cancelled; then all connections have ended, and starts under way are undone."""
         loop = asyncio.get_running_loop()
         with self._listener:
             async with Background() as connections:

@@ -25,6 +25,8 @@ START_S = 25.0
 DESTROY_S = 20.0
 DESCRIBE_S = 25.0
 SHORT_S = 4.0
+DESCRIBED_FOR_S = 2.0
+"""Probes start programs, so their results are kept this long."""
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -32,8 +34,8 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class HostService:
     """Everything that hostd can be asked, free of any wire.
 
-    Calls about one sandbox are carried out one after another, except that a destroy cuts a start short. Each has a deadline and raises
-    `skerry.errors.TimedOut` when it passes.
+    Calls about one sandbox are carried out one after another, except that a destroy cuts a start short. Each
+    has a deadline and raises `skerry.errors.TimedOut` when it passes.
 
     Args:
         drivers: At most one of each isolation.
@@ -59,6 +61,9 @@ class HostService:
         self._background = background
         self._trials = trials
         self._locks = KeyedLocks()
+        self._describing = asyncio.Lock()
+        self._reports: list[DriverReport] = []
+        self._described_s = -DESCRIBED_FOR_S
         self._owners: dict[SandboxId, Driver] = {}
         self._starting: dict[SandboxId, asyncio.Task[tuple[None, Exception | None]]] = {}
 
@@ -76,13 +81,16 @@ class HostService:
 
     async def describe(self) -> HostDescription:
         """See `skerry.protocol.host_verbs.Describe`."""
-        async with _deadline("describing the host", DESCRIBE_S):
-            reports = [await self._report(driver) for driver in self._drivers.values()]
+        async with _deadline("describing the host", DESCRIBE_S), self._describing:
+            now_s = asyncio.get_running_loop().time()
+            if now_s - self._described_s >= DESCRIBED_FOR_S:
+                self._reports = [await self._report(driver) for driver in self._drivers.values()]
+                self._described_s = asyncio.get_running_loop().time()
         return HostDescription(
             version=skerry.__version__,
             pid=os.getpid(),
             boot_id=_boot_id(),
-            drivers=(*reports, *self._unusable),
+            drivers=(*self._reports, *self._unusable),
             images=self._images,
             memory_mib=_memory_mib(),
         )
@@ -146,12 +154,14 @@ class HostService:
             return await self._owner(sandbox_id).stats(sandbox_id)
 
     def listener(self, sandbox_id: SandboxId) -> socket.socket:
-        """See `skerry.protocol.host_verbs.OpenListener`. The socket stays the service's; the caller sends a duplicate."""
+        """See `skerry.protocol.host_verbs.OpenListener`. The socket stays the service's; the caller sends a
+        duplicate.
+        """
         validation.checked_id(sandbox_id)
         return self._listeners.listener(sandbox_id, self._owners)
 
     async def destroy_all(self) -> None:
-        """End every sandbox.
+        """End every sandbox, and remove the listeners of those that never were.
 
         Raises:
             SkerryError: The first that could not be removed; the others were.
@@ -161,6 +171,7 @@ class HostService:
         for problem in results:
             if isinstance(problem, BaseException):
                 raise problem
+        self._listeners.sweep(())
 
     async def close(self) -> None:
         """Stop watching; sandboxes go on."""

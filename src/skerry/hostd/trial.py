@@ -1,4 +1,6 @@
-"""Whether a driver really works: a sandbox is started, its agent heard, and all removed. What a host looks like says too little."""
+"""Whether a driver really works: a sandbox is started, its agent heard, and all removed. What a host looks
+like says too little.
+"""
 
 import asyncio
 import secrets
@@ -38,7 +40,9 @@ class Trials:
         self._proven.add(isolation)
 
     async def problem(self, driver: Driver) -> str | None:
-        """Why the driver does not work, in one sentence; None when it does. Runs a trial when it is not known."""
+        """Why the driver does not work, in one sentence; None when it does. Runs a trial when it is not
+        known.
+        """
         async with self._lock:
             if driver.isolation in self._proven:
                 return None
@@ -55,9 +59,7 @@ class Trials:
 
     async def _try(self, driver: Driver) -> str | None:
         sandbox_id = new_sandbox_id(_REGION, secrets.randbelow)
-        spec = StartSpec(
-            sandbox_id, driver.isolation, self._image, _MEMORY_MIB, _CPUS, _DISK_MIB, _PROCESSES
-        )
+        spec = StartSpec(sandbox_id, driver.isolation, self._image, _MEMORY_MIB, _CPUS, _DISK_MIB, _PROCESSES)
         self.running.add(sandbox_id)
         try:
             await self._start_and_hear(driver, spec)

@@ -1,4 +1,6 @@
-"""Every argument of a verb is checked here, though api has checked it already: api parses what strangers send. Pure."""
+"""Every argument of a verb is checked here, though api has checked it already: api parses what strangers
+send. Pure.
+"""
 
 from collections.abc import Collection
 

@@ -84,7 +84,7 @@ class TimeUp(msgspec.Struct, frozen=True):
 
 
 class Extended(msgspec.Struct, frozen=True):
-    """A later end was asked for; an earlier one changes nothing."""
+    """A later end was asked for; an earlier one changes nothing. Whoever asked commits it."""
 
     stop_at_ms: int
 

@@ -161,7 +161,7 @@ def _extended(life: Life, event: Extended) -> Outcome:
     if life.stop_at_ms is not None and event.stop_at_ms <= life.stop_at_ms:
         return life, ()
     after = msgspec.structs.replace(life, stop_at_ms=event.stop_at_ms)
-    return after, (Save(), *_expiry(after))
+    return after, _expiry(after)
 
 
 def _end_asked(life: Life, event: EndAsked) -> Outcome:

@@ -1,7 +1,8 @@
 """The verbs between api and hostd, and how they are framed.
 
-A connection to hostd's socket carries frames: 4 bytes big-endian length (at most `MAX_FRAME_BYTES`), then msgpack. api sends `Call`, hostd answers each with one `Reply` of
-the same ``id`` in any order, and sends `Event`s on connections that asked with `Watch`. The reply to `OpenListener` carries one descriptor
+A connection to hostd's socket carries frames: 4 bytes big-endian length (at most `MAX_FRAME_BYTES`), then
+msgpack. api sends `Call`, hostd answers each with one `Reply` of the same ``id`` in any order, and sends
+`Event`s on connections that asked with `Watch`. The reply to `OpenListener` carries one descriptor
 (SCM_RIGHTS, unix(7)); it is asked on a connection of its own, because stream transports drop ancillary data.
 """
 
@@ -41,7 +42,8 @@ class Resume(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 class Destroy(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """End the sandbox and free all that it held → `Ended`. Idempotent: unknown IDs answer ``Ended(None, False)``."""
+    """End the sandbox and free all that it held → `Ended`. Idempotent: unknown IDs answer ``Ended(None,
+    False)``."""
 
     sandbox_id: SandboxId
 
@@ -59,7 +61,8 @@ class Stats(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 class OpenListener(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Ask for the listening socket of the sandbox's agent → None and one descriptor.
 
-    May be asked before `Start` (which makes it if need be) and again at any time: every answer is a duplicate of the same listener.
+    May be asked before `Start` (which makes it if need be) and again at any time: every answer is a duplicate
+    of the same listener.
     """
 
     sandbox_id: SandboxId
@@ -73,8 +76,8 @@ Verb = Describe | Start | Pause | Resume | Destroy | Inspect | Stats | OpenListe
 
 
 class HostDescription(msgspec.Struct, frozen=True):
-    """Who answers: version, boot of the machine (`/proc/sys/kernel/random/boot_id`), drivers, digests of images by
-    name, and all of the machine's memory (0: unknown)."""
+    """Who answers: version, boot of the machine (`/proc/sys/kernel/random/boot_id`), drivers, digests of
+    images by name, and all of the machine's memory (0: unknown)."""
 
     version: str
     pid: int

@@ -8,6 +8,7 @@ Source: JSON-RPC 2.0 specification; protocol notes, section 2.
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -27,7 +28,15 @@ MAX_ID_BYTES = 128
 MAX_STREAM_CHUNK_BYTES = 65_536
 """Raw bytes in one `$sandbox.stream.enqueue` of ours."""
 
+MAX_MENDED_BYTES = 1 << 20
+"""Longest message that is looked through for half characters: that takes time."""
+
 _MAX_SAFE_INTEGER = 2**53
+
+_ESCAPES = re.compile(
+    rb"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+"""Escaped backslashes and whole surrogate pairs (group 1, kept), or half of one."""
 
 _ID_STARTS = frozenset(b'-0123456789"')
 
@@ -58,10 +67,27 @@ def parse(message: bytes) -> Incoming:
             not known.
     """
     try:
-        incoming = _decode_incoming(message)
+        return _decode_incoming(message)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        mended = _with_whole_characters(message)
+        if mended is None:
+            raise InvalidRequest("not a JSON-RPC object") from error
+    try:
+        return _decode_incoming(mended)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest("not a JSON-RPC object") from error
-    return incoming
+
+
+def _with_whole_characters(message: bytes) -> bytes | None:
+    """Half characters replaced by U+FFFD, as JavaScript does when it makes UTF-8; None when there are none.
+
+    JavaScript strings may hold lone surrogates, and `JSON.stringify` writes them as escapes, which no strict
+    decoder takes.
+    """
+    if len(message) > MAX_MENDED_BYTES:
+        return None
+    mended, count = _ESCAPES.subn(lambda match: match[0] if match[1] else b"\\ufffd", message)
+    return mended if count else None
 
 
 def request_id(incoming: Incoming) -> bytes | None:

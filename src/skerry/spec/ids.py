@@ -56,7 +56,8 @@ def parse_instance_id(text: str) -> InstanceId:
 
 
 def container_name(instance: InstanceId, sandbox: SandboxId) -> str:
-    """The name of the sandbox's container, cgroup and netns. Fixed length, so no name is a prefix of another."""
+    """The name of the sandbox's container, cgroup and netns. Fixed length, so no name is a prefix of
+    another."""
     return f"skerry-{instance}-{sandbox.removeprefix('sbx_').replace('_', '-')}"
 
 

@@ -30,7 +30,8 @@ class Capability(StrEnum):
 
 
 class StartSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All that the host side needs to start a sandbox: names, enums and numbers; never a path, an argv or an OCI fragment.
+    """All that the host side needs to start a sandbox: names, enums and numbers; never a path, an argv or an
+    OCI fragment.
 
     Attributes:
         image: Name of a root image the host knows, such as ``builtin:debian-13``.

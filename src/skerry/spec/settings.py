@@ -1,4 +1,5 @@
-"""What an operator can set, as values that are already checked. The table that reads them from file, environment and flags is `skerry.cli.settings`."""
+"""What an operator can set, as values that are already checked. The table that reads them from file,
+environment and flags is `skerry.cli.settings`."""
 
 import msgspec
 
@@ -46,7 +47,8 @@ class PoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything, resolved. `skerry up` writes it to the instance's runtime directory, where the daemons read it. It holds no secret.
+    """Everything, resolved. `skerry up` writes it to the instance's runtime directory, where the daemons read
+    it. It holds no secret.
 
     Attributes:
         data_dir: Absolute path of the data directory.

@@ -143,5 +143,7 @@ async def test_one_file_under_its_new_name(tmp_path: Path) -> None:
 
 
 async def test_what_is_neither_file_nor_directory(tmp_path: Path) -> None:
-    with pytest.raises(Conflict, match="neither"):
-        await copy_tree(LocalTree(tmp_path / "none"), LocalTree(tmp_path / "b"), Report("none"))
+    os.mkfifo(tmp_path / "pipe")
+    for name, problem in (("none", NotFound), ("pipe", Conflict)):
+        with pytest.raises(problem):
+            await copy_tree(LocalTree(tmp_path / name), LocalTree(tmp_path / "b"), Report(name))

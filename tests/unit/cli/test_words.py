@@ -18,7 +18,8 @@ OTHER = "sbx_ord_zzzzzzzzzzzzzzzzzzzz"
 
 
 def test_one_word_is_a_line_for_bash_and_several_are_exact() -> None:
-    assert program_of(["echo $HOME | wc"], cwd=None, env={}) == Program("bash", ("-c", "echo $HOME | wc"))
+    line = "echo $HOME | wc"
+    assert program_of([line], cwd=None, env={}) == Program("bash", ("-c", "--", line))
     assert program_of(["sh", "-c", "exit 3"], cwd="/", env={"A": "b"}) == Program(
         "sh", ("-c", "exit 3"), "/", {"A": "b"}
     )

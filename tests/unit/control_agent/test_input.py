@@ -48,6 +48,14 @@ async def test_bytes_then_end(stdin: InputStream, peer: Peer) -> None:
         await stdin.write(b"x")
 
 
+async def test_end_under_a_waiting_writer(stdin: InputStream, peer: Peer) -> None:
+    writing = _writing(stdin, bytes(2 * INPUT_LIMIT_BYTES))
+    await _received(peer, INPUT_LIMIT_BYTES)
+    stdin.end()
+    with pytest.raises(ValueError, match="after end"):
+        await writing
+
+
 async def test_writer_waits_for_credit(stdin: InputStream, peer: Peer) -> None:
     data = bytes(range(256)) * 2048
     writing = _writing(stdin, data)

@@ -11,7 +11,7 @@ from skerry.control.agent.requests import Answer
 from skerry.errors import AgentError, GuestUnreachable, InvalidRequest, ResourceExhausted, SandboxEnded
 from skerry.protocol import frames, messages
 from skerry.protocol.messages import MAX_UNANSWERED_REQUESTS, EnvAll, Nothing, Spawned, Stat
-from tests.harness.agent_peer import BOOT, Peer, exited, failure, hello, ping, response, settled
+from tests.harness.agent_peer import BOOT, Peer, exited, failure, hello, ping, response, until
 
 
 class _Echo(Struct, frozen=True):
@@ -131,22 +131,29 @@ async def test_answer_to_an_answered_request_is_ignored(link: AgentLink, peer: P
     assert isinstance(await peer.receive(), frames.Pong)
 
 
-async def test_late_answer_is_handed_to_dispose(link: AgentLink, peer: Peer) -> None:
-    disposed: list[int] = []
+@pytest.mark.parametrize("answered_first", [False, True])
+async def test_result_that_nobody_waits_for_is_abandoned(
+    answered_first: bool, link: AgentLink, peer: Peer
+) -> None:
+    abandoned: list[int] = []
 
-    def dispose(answer: Answer[Spawned]) -> None:
-        disposed.append(answer.value.pid)
+    def accept(answer: Answer[Spawned]) -> int:
+        if answered_first:
+            # The answer is there, but the caller has not run since.
+            task.cancel()
+        return answer.value.pid
 
-    task = asyncio.get_running_loop().create_task(
-        link.call("test", Nothing(), Spawned, timeout_s=5, dispose=dispose)
+    task: asyncio.Task[int] = asyncio.get_running_loop().create_task(
+        link.call("test", Nothing(), Spawned, timeout_s=5, accept=accept, abandon=abandoned.append)
     )
     await peer.receive_request("test")
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    if not answered_first:
+        task.cancel()
     await peer.send(response(1, {"pid": 9}), ping())
     await peer.receive()
-    assert disposed == [9]
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert abandoned == [9]
 
 
 async def test_no_answer_in_time(link: AgentLink, peer: Peer) -> None:
@@ -253,9 +260,7 @@ async def test_new_agent_fails_requests_that_the_old_one_saw(link: AgentLink, pe
     seen = _ask(link, "seen")
     await peer.receive_request("test")
     peer.close()
-    async with asyncio.timeout(10):
-        while link.connected:
-            await asyncio.sleep(0)
+    await until(lambda: not link.connected)
     unseen = _ask(link, "unseen")
     await asyncio.sleep(0)
     other = await Peer.connect(link, boot=b"another boot 16B", key=b"another key 16B.")
@@ -273,9 +278,7 @@ async def test_another_key_after_the_connection_broke_is_the_same_agent_by_its_b
     task = _ask(link)
     await peer.receive_request("test")
     peer.close()
-    async with asyncio.timeout(10):
-        while link.connected:
-            await asyncio.sleep(0)
+    await until(lambda: not link.connected)
     again = await Peer.connect(link, key=b"another key 16B.")
     await again.receive_request("test")
     await again.send(response(1, {"pid": 1}))
@@ -318,7 +321,7 @@ async def test_many_frames_in_one_read_are_all_handled_in_turns(link: AgentLink,
     await peer.send(ping() * 1000)
     for _ in range(1000):
         assert isinstance(await peer.receive(), frames.Pong)
-    await settled(link, 1001)
+    assert link.stats.frames_in == 1001
 
 
 async def test_malformed_answer_fails_the_request_and_the_connection(link: AgentLink, peer: Peer) -> None:

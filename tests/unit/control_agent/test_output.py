@@ -9,7 +9,7 @@ from skerry.control.agent.streams import FLOOR_BYTES, OUTPUT_POOL_BYTES, WINDOW_
 from skerry.errors import GuestUnreachable, SandboxEnded
 from skerry.protocol import frames
 from skerry.protocol.frames import Attach, Credit, Detach, Reset
-from tests.harness.agent_peer import Peer, gap, response
+from tests.harness.agent_peer import Peer, gap, response, until
 from tests.unit.control_agent.spawning import STDOUT, handled, spawned
 
 
@@ -184,6 +184,11 @@ async def test_new_agent_ends_reads(stdout: OutputStream, link: AgentLink, peer:
     await Peer.connect(link, boot=b"another boot 16B")
     with pytest.raises(GuestUnreachable):
         await stdout.read()
+    # Its ID may be another stream's at the new agent.
+    stdout.attach(0)
+    with pytest.raises(StreamReset) as caught:
+        await stdout.read()
+    assert caught.value.code == "UNKNOWN_STREAM"
 
 
 async def test_detach_drops_what_comes_and_says_so_once(stdout: OutputStream, peer: Peer) -> None:
@@ -283,9 +288,7 @@ async def test_attach_and_detach_while_there_is_no_connection(
     stdout: OutputStream, link: AgentLink, peer: Peer
 ) -> None:
     peer.close()
-    async with asyncio.timeout(10):
-        while link.connected:
-            await asyncio.sleep(0)
+    await until(lambda: not link.connected)
     stdout.detach()
     stdout.attach(7)
     again = await Peer.connect(link)
@@ -325,11 +328,16 @@ async def test_too_many_stray_frames_close_the_connection(
     # A whole socket buffer of them is still what an honest agent may have sent.
     await peer.send(stray * 10_000)
     await handled(peer)
+    sending = asyncio.get_running_loop().create_task(_send_for_ever(peer, stray * 1_000))
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
-        for _ in range(20):
-            await peer.send(stray * 1_000)
-            await handled(peer)
+        await sending
     assert link.stats.protocol_errors == 1
+
+
+async def _send_for_ever(peer: Peer, data: bytes) -> None:
+    while True:
+        await peer.send(data)
+        await handled(peer)
 
 
 async def test_cancelled_file_tells_the_agent_now_and_after_a_re_dial(

@@ -111,12 +111,12 @@ CHANGES: dict[tuple[str, Event], tuple[Stage, EndReason | None, tuple[type, ...]
     ("alone", WindowOver()): (Stage.ENDING, EndReason.DISCONNECTED, ENDS),
     ("timed", TimeUp(now_ms=999)): (Stage.RUNNING, None, (ArmExpiry,)),
     ("timed", TimeUp(now_ms=1000)): (Stage.ENDING, EndReason.EXPIRED, ENDS),
-    ("timed", Extended(stop_at_ms=5000)): (Stage.RUNNING, None, (Save, ArmExpiry)),
+    ("timed", Extended(stop_at_ms=5000)): (Stage.RUNNING, None, (ArmExpiry,)),
     ("ending", Freed(exit_code=None, oom=False)): (Stage.STOPPED, EndReason.KILLED, (Retire,)),
 }
 for _name in ("session", "awaiting", "alone"):
-    CHANGES[_name, Extended(stop_at_ms=500)] = (Stage.RUNNING, None, (Save,))
-    CHANGES[_name, Extended(stop_at_ms=5000)] = (Stage.RUNNING, None, (Save,))
+    CHANGES[_name, Extended(stop_at_ms=500)] = (Stage.RUNNING, None, ())
+    CHANGES[_name, Extended(stop_at_ms=5000)] = (Stage.RUNNING, None, ())
 for _name in ("session", "awaiting", "alone", "timed"):
     CHANGES[_name, EndAsked(EndReason.KILLED)] = (Stage.ENDING, EndReason.KILLED, ENDS)
     CHANGES[_name, HostEnded(exit_code=0, oom=False)] = (Stage.ENDING, EndReason.EXITED, ENDS)
@@ -179,7 +179,7 @@ def test_every_event_in_every_stage(name: str, event: Event) -> None:
 
 def test_a_session_remembers_an_extension_but_does_not_end_by_it() -> None:
     life, told = step(SESSION, Extended(stop_at_ms=5000))
-    assert told == (Save(),)
+    assert told == ()
     assert life.stop_at_ms == 5000
     assert step(life, TimeUp(now_ms=9999)) == (step(life, TimeUp(now_ms=9999))[0], ())
 

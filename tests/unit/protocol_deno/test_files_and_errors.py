@@ -2,20 +2,22 @@
 
 import stat
 from datetime import datetime
-from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from skerry.protocol.deno_errors import error_of_code, process_gone
 from skerry.protocol.deno_files import directory_entry, file_info, iso_time, string_map
+from skerry.protocol.messages import Stat
 
 
-def status(**changes: object) -> SimpleNamespace:
+def status(**changes: object) -> Stat:
     plain: dict[str, object] = {
-        "size": 5, "mode": stat.S_IFREG | 0o644, "uid": 1000, "gid": 1000, "dev": 3, "ino": 4, "nlink": 1, "rdev": 0,
-        "blksize": 4096, "blocks": 8, "atime_ns": 0, "mtime_ns": 1_500_000_000, "ctime_ns": 7_000_000, "birthtime_ns": None,
+        "kind": "file", "size": 5, "mode": stat.S_IFREG | 0o644, "uid": 1000, "gid": 1000, "dev": 3, "ino": 4,
+        "nlink": 1, "rdev": 0, "blksize": 4096, "blocks": 8, "atime_ns": 0, "mtime_ns": 1_500_000_000,
+        "ctime_ns": 7_000_000, "birthtime_ns": None,
     }  # fmt: skip
-    return SimpleNamespace(**{**plain, **changes})
+    return msgspec.convert({**plain, **changes}, Stat)
 
 
 def test_all_21_members_are_there_and_none_is_null() -> None:
@@ -66,8 +68,9 @@ def test_names_that_are_no_utf_8() -> None:
 @pytest.mark.parametrize(
     ("code", "constructor"),
     [
-        ("ENOENT", "NotFound"), ("EACCES", "PermissionDenied"), ("EEXIST", "AlreadyExists"), ("EISDIR", "IsADirectory"),
-        ("ENOTDIR", "NotADirectory"), ("ELOOP", "FilesystemLoop"), ("EBUSY", "Busy"), ("ENOSPC", "Error"),
+        ("ENOENT", "NotFound"), ("EACCES", "PermissionDenied"), ("EEXIST", "AlreadyExists"),
+        ("EISDIR", "IsADirectory"), ("ENOTDIR", "NotADirectory"), ("ELOOP", "FilesystemLoop"),
+        ("EBUSY", "Busy"), ("ENOSPC", "Error"),
         ("EINVAL", "TypeError"), ("TOO_LARGE", "RangeError"),
     ],
 )  # fmt: skip

@@ -20,7 +20,17 @@ def test_both_spellings_of_labels() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["env=prod", "{1: 'a'}", "{'a': 1}", "['a']", "{" * 200, "__import__('os')", "{'a': 'b'" + " " * 9000, "", "(" * 3000],
+    [
+        "env=prod",
+        "{1: 'a'}",
+        "{'a': 1}",
+        "['a']",
+        "{" * 200,
+        "__import__('os')",
+        "{'a': 'b'" + " " * 9000,
+        "",
+        "(" * 3000,
+    ],
 )
 def test_other_labels_are_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="labels"):
@@ -37,7 +47,9 @@ def test_page_sizes() -> None:
 
 def test_a_link_leads_to_the_next_page_for_both_sdks() -> None:
     position = Position(1_700_000_000_123, ID)
-    link = next_link("http://h:1", "/api/v3/sandboxes", [("labels", "{'a': 'b,c;d'}"), ("cursor", "old")], position)
+    link = next_link(
+        "http://h:1", "/api/v3/sandboxes", [("labels", "{'a': 'b,c;d'}"), ("cursor", "old")], position
+    )
     url, rel = link.split("; ")
     assert rel == 'rel="next"'
     assert "," not in url
@@ -47,11 +59,15 @@ def test_a_link_leads_to_the_next_page_for_both_sdks() -> None:
     cursors = [value for name, value in query if name == "cursor"]
     assert len(cursors) == 1
     assert cursor_position(cursors) == position  # JavaScript takes the parameter out
-    assert cursor_position(["old", address]) == position  # Python sends the whole URL, behind the cursor before
+    assert (
+        cursor_position(["old", address]) == position
+    )  # Python sends the whole URL, behind the cursor before
     assert cursor_position([]) is None
 
 
-@pytest.mark.parametrize("cursor", ["x", "", "1.2", f"-1.{ID}", "https://evil/?a=b", f"1{'0' * 20}.{ID}", "1.sbx_../etc"])
+@pytest.mark.parametrize(
+    "cursor", ["x", "", "1.2", f"-1.{ID}", "https://evil/?a=b", f"1{'0' * 20}.{ID}", "1.sbx_../etc"]
+)
 def test_foreign_cursors_are_refused(cursor: str) -> None:
     with pytest.raises(InvalidRequest, match="cursor"):
         cursor_position([cursor])

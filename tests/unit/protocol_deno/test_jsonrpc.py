@@ -1,4 +1,5 @@
-"""Messages as bytes: IDs keep their type, nothing is answered to an ID of null, streams are framed by templates."""
+"""Messages as bytes: IDs keep their type, nothing is answered to an ID of null, streams are framed by
+templates."""
 
 import base64
 import json
@@ -31,7 +32,9 @@ def test_a_message_without_an_id_is_a_notification() -> None:
     assert bytes(jsonrpc.params_of(incoming)) == b'{"streamId":1}'
 
 
-@pytest.mark.parametrize("message", [b"", b"ping", b"[]", b"1", b'{"method":7}', b'{"a"', b"\xff\xfe", b"[" * 9999])
+@pytest.mark.parametrize(
+    "message", [b"", b"ping", b"[]", b"1", b'{"method":7}', b'{"a"', b"\xff\xfe", b"[" * 9999]
+)
 def test_what_is_no_object_is_refused(message: bytes) -> None:
     with pytest.raises(InvalidRequest):
         jsonrpc.parse(message)
@@ -81,3 +84,13 @@ def test_a_protocol_error_has_data_only_when_there_is_some() -> None:
         "message": "Method not found",
     }
     assert json.loads(jsonrpc.refused(b"1", -32602, "Invalid params", {"a": 1}))["error"]["data"] == {"a": 1}
+
+
+def test_half_characters_become_replacement_characters() -> None:
+    message = (
+        rb'{"id":1,"method":"m","params":{"a":"\ud800x\udc00","b":"\ud83d\ude00","c":"\\ud800","d":"\uD9"}}'
+    )
+    with pytest.raises(InvalidRequest):
+        jsonrpc.parse(message)  # because of d, which is no escape at all
+    incoming = jsonrpc.parse(message.replace(rb',"d":"\uD9"', b""))
+    assert json.loads(bytes(incoming.params)) == {"a": "\ufffdx\ufffd", "b": "\U0001f600", "c": "\\ud800"}

@@ -41,13 +41,30 @@ def test_the_document_s_own_example() -> None:
         ([], params.Path, [], "object"),
         ({"path": "a", "options": {"recursive": "yes"}}, params.Mkdir, ["options", "recursive"], "boolean"),
         ({"path": "a", "options": []}, params.Mkdir, ["options"], "object"),
-        ({"command": "x", "stdout": "piped", "stderr": "x"}, params.Spawn, ["stderr"], '"inherit"|"null"|"piped"'),
-        ({"command": "x", "stdout": "piped", "stderr": "null", "args": ["a", 1]}, params.Spawn, ["args", "1"], "string"),
-        ({"command": "x", "stdout": "null", "stderr": "null", "env": {"A": 1}}, params.Spawn, ["env", "A"], "string"),
+        (
+            {"command": "x", "stdout": "piped", "stderr": "x"},
+            params.Spawn,
+            ["stderr"],
+            '"inherit"|"null"|"piped"',
+        ),
+        (
+            {"command": "x", "stdout": "piped", "stderr": "null", "args": ["a", 1]},
+            params.Spawn,
+            ["args", "1"],
+            "string",
+        ),
+        (
+            {"command": "x", "stdout": "null", "stderr": "null", "env": {"A": 1}},
+            params.Spawn,
+            ["env", "A"],
+            "string",
+        ),
         ({"command": "x", "stdout": "null", "stderr": "null", "args": "a"}, params.Spawn, ["args"], "array"),
     ],
 )
-def test_one_wrong_member(value: object, expected: type[msgspec.Struct], path: list[str], wanted: str) -> None:
+def test_one_wrong_member(
+    value: object, expected: type[msgspec.Struct], path: list[str], wanted: str
+) -> None:
     found = issues(value, expected)
     assert [(issue["path"], issue["expected"]) for issue in found] == [(path, wanted)]
 
@@ -69,6 +86,8 @@ def test_exactly_one_of_two() -> None:
 
 
 def test_null_and_unknown_members_pass() -> None:
-    text = b'{"command":"x","stdout":"piped","stderr":"null","args":null,"cwd":null,"stdin":"piped","signal":{}}'
+    text = (
+        b'{"command":"x","stdout":"piped","stderr":"null","args":null,"cwd":null,"stdin":"piped","signal":{}}'
+    )
     given = msgspec.json.decode(text, type=params.Spawn)
     assert given.args is None

@@ -292,6 +292,11 @@ impl Streams {
         expired
     }
 
+    #[cfg(test)]
+    pub fn totals(&self) -> (usize, usize) {
+        (self.held, self.delivered)
+    }
+
     pub fn list(&self) -> Vec<StreamEntry> {
         let outputs = self.outputs.iter().map(|(id, output)| StreamEntry {
             stream: *id,

@@ -29,6 +29,9 @@ impl TempDir {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("skerry-agent-test-{}-{number}", std::process::id()));
         std::fs::create_dir(&path).expect("a new temporary directory");
+        // The agent works in it as another user.
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .expect("its owner");
         TempDir(path)
     }
 
@@ -126,6 +129,10 @@ impl Host {
 
     pub fn agent_pid(&self) -> u32 {
         self.agent.as_ref().expect("an agent of our own").id()
+    }
+
+    pub fn socket(&self) -> &UnixStream {
+        &self.connection
     }
 
     fn greet(&mut self) {
@@ -388,11 +395,26 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if let Some(agent) = &mut self.agent {
-            let _ = agent.kill();
-            let _ = agent.wait();
+        let Some(agent) = &mut self.agent else { return };
+        // Its processes would outlive it. Each leads a group; what has left that group is an orphan of the agent's.
+        for group in children_of(agent.id()) {
+            if let Some(group) = rustix::process::Pid::from_raw(group) {
+                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            }
         }
+        let _ = agent.kill();
+        let _ = agent.wait();
     }
+}
+
+fn children_of(parent: u32) -> Vec<i32> {
+    let stat = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("stat")).ok();
+    let child = |stat: String| {
+        let (pid, rest) = (stat.split(' ').next()?.parse().ok()?, stat.rsplit(") ").next()?);
+        (rest.split(' ').nth(1)? == parent.to_string()).then_some(pid)
+    };
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(stat).filter_map(child).collect()
 }
 
 /// A command with both outputs piped and read at once.

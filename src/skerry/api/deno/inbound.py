@@ -87,7 +87,7 @@ class ClientStream:
         self._chunks.clear()
         if self.state is _State.OPEN:
             self.state = _State.UNWANTED
-        else:
+        elif self.state is not _State.UNWANTED:
             self._streams.forget(self)
         self._streams.on_consumed(dropped)
         self._wake()

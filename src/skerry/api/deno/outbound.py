@@ -30,13 +30,19 @@ class OutputPump:
         self._output = output
         self._socket = socket
         self._task: asyncio.Task[None] | None = None
+        self._started = False
         self._finished = False
 
     def release(self, start_task: StartTask) -> None:
         """Begin to send. Idempotent."""
         if self._task is None and not self._finished:
-            self._socket.send(jsonrpc.stream_start(self.stream_id))
             self._task = start_task(self._run())
+
+    def _start(self) -> None:
+        """Announce the stream; put off until there is something to send, so that both go out together."""
+        if not self._started:
+            self._started = True
+            self._socket.send(jsonrpc.stream_start(self.stream_id))
 
     async def _run(self) -> None:
         try:
@@ -47,6 +53,7 @@ class OutputPump:
                 if chunk is None:
                     break
                 if not isinstance(chunk, Gap):
+                    self._start()
                     self._socket.send(jsonrpc.stream_enqueue(self.stream_id, chunk))
         except SkerryError:
             pass  # the agent is gone or gave the stream up: what came is sent, and the end follows
@@ -57,6 +64,7 @@ class OutputPump:
         if self._finished:
             return
         self._finished = True
+        self._start()
         if error is None:
             self._socket.send(jsonrpc.stream_end(self.stream_id))
         else:
@@ -71,9 +79,7 @@ class OutputPump:
         """
         if self._finished:
             return
-        if self._task is None:
-            self._socket.send(jsonrpc.stream_start(self.stream_id))
-        else:
+        if self._task is not None:
             self._task.cancel()
         self._send_what_is_there()
         self._send_end(error)
@@ -83,6 +89,7 @@ class OutputPump:
         with suppress(SkerryError):
             while chunk := self._output.read_nowait(jsonrpc.MAX_STREAM_CHUNK_BYTES):
                 if not isinstance(chunk, Gap):
+                    self._start()
                     self._socket.send(jsonrpc.stream_enqueue(self.stream_id, chunk))
 
     def stop(self) -> None:

@@ -1,6 +1,7 @@
 """What can be asked of the agent in a sandbox: typed methods over an `AgentLink`."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Literal
@@ -12,7 +13,7 @@ from skerry.control.agent.output import OutputStream
 from skerry.control.agent.processes import MAX_RUNNING, Exit, Process, ProcessTable
 from skerry.control.agent.requests import Answer
 from skerry.control.agent.streams import MakeError
-from skerry.errors import GuestUnreachable, ResourceExhausted
+from skerry.errors import GuestUnreachable, ResourceExhausted, SandboxEnded
 from skerry.protocol import messages
 from skerry.protocol.messages import GuestText, ProcessInfo, ProcessList, ProtocolError, Spawned, SpawnParams
 
@@ -72,7 +73,7 @@ class AgentClient(FileCalls):
             Spawned,
             timeout_s=REQUEST_TIMEOUT_S,
             accept=partial(self._started, params),
-            dispose=self._unwanted_process,
+            abandon=self._abandon,
         )
 
     def process(self, pid: int) -> Process | None:
@@ -158,16 +159,17 @@ class AgentClient(FileCalls):
     def _new_output(self, id_: int | None, credit: int, again: bool) -> OutputStream | None:
         return None if id_ is None else self.link.streams.new_output(id_, credit=credit, again=again)
 
-    def _unwanted_process(self, answer: Answer[Spawned]) -> None:
-        spawned = answer.value
-        for id_ in (spawned.stdout, spawned.stderr):
-            if id_ is not None:
-                self.link.streams.discard(id_, process_output=True)
-        if spawned.stdin is not None:
-            self.link.streams.discard(spawned.stdin, process_output=False)
-        kill = messages.KillParams(spawned.pid, "SIGKILL", group=True)
-        pending = self.link.post("process.kill", kill, type(None), timeout_s=REQUEST_TIMEOUT_S)
-        pending.future.add_done_callback(_seen)
+    def _abandon(self, process: Process) -> None:
+        """Nobody waits for this process any more."""
+        for output in (process.stdout, process.stderr):
+            if output is not None:
+                output.detach()
+        if process.stdin is not None:
+            process.stdin.reset("RESET", "nobody writes")
+        kill = messages.KillParams(process.pid, "SIGKILL", group=True)
+        with contextlib.suppress(SandboxEnded):
+            pending = self.link.post("process.kill", kill, type(None), timeout_s=REQUEST_TIMEOUT_S)
+            pending.future.add_done_callback(_seen)
 
     def _adopt_process(self, info: ProcessInfo, outputs: set[int]) -> None:
         streams = self.link.streams

@@ -141,7 +141,7 @@ class FileCalls:
             WriteOpened,
             timeout_s=REQUEST_TIMEOUT_S,
             accept=self._write_opened,
-            dispose=lambda answer: self.link.streams.discard(answer.value.stream, process_output=False),
+            abandon=FileWriter.abort,
         )
 
     async def read_dir(self, path: GuestText) -> list[messages.DirEntry]:
@@ -173,7 +173,7 @@ class FileCalls:
             ReadResult,
             timeout_s=REQUEST_TIMEOUT_S,
             accept=partial(self._read_opened, credit),
-            dispose=self._unwanted_read,
+            abandon=lambda opened: opened[1].cancel(),
         )
 
     def _read_opened(self, credit: int, answer: Answer[ReadResult]) -> tuple[int | None, OutputStream]:
@@ -187,10 +187,6 @@ class FileCalls:
         stream = OutputStream(0, owner=self.link.streams, is_file=True)
         stream.fill(data)
         return len(data), stream
-
-    def _unwanted_read(self, answer: Answer[ReadResult]) -> None:
-        if answer.value.stream is not None:
-            self.link.streams.discard(answer.value.stream, process_output=False)
 
     def _write_opened(self, answer: Answer[WriteOpened]) -> FileWriter:
         writer = FileWriter(answer.value.stream, link=self.link)

@@ -101,6 +101,7 @@ class InputStream:
         if self._attached:
             self._owner.channel.send(frames.end(self.id, self._written))
         self._retire_when_done()
+        self.wake()
 
     def reset(self, code: str, message: str) -> None:
         """Give the stream up: the agent closes what it feeds. Idempotent."""

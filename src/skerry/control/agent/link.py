@@ -56,9 +56,9 @@ class LinkStats:
 class AgentLink:
     """One sandbox's channel; outlives its connections. Its only I/O are the transports that `accept` gives.
 
-    Memory, however hostile the agent: for the live and the pending connection 512 KiB of frames each;
-    answers in parts, as much as was asked for, at most 16 MiB; 16 MiB and one message of unanswered requests; the
-    pools of `StreamTable`. Must be made inside the event loop that it is used in.
+    Memory, however hostile the agent: 512 KiB of frames for each of the live and the pending connection;
+    answers in parts, as much as was asked for and at most 16 MiB; 16 MiB and one message of unanswered
+    requests; the pools of `StreamTable`. Must be made inside the event loop that it is used in.
 
     Args:
         sandbox_id: For messages only; who the peer is follows from the listener that it came through.
@@ -149,7 +149,12 @@ class AgentLink:
             SandboxEnded: The sandbox ended.
         Cancellation does not stop what the agent does.
         """
-        return cast(T, await self.call(method, params, result_type, timeout_s=timeout_s))
+        await self._place(method, timeout_s)
+        pending = self.post(method, params, result_type, timeout_s=timeout_s)
+        try:
+            return cast(T, await pending.future)
+        finally:
+            self._requests.forget_unsent(pending)
 
     async def call(
         self,
@@ -158,24 +163,24 @@ class AgentLink:
         result_type: type[R],
         *,
         timeout_s: float,
-        accept: Callable[[Answer[R]], T] | None = None,
-        dispose: Callable[[Answer[R]], None] | None = None,
+        accept: Callable[[Answer[R]], T],
+        abandon: Callable[[T], None],
     ) -> T:
         """As `request`, for answers that name things.
 
         Args:
             accept: Makes the result of the answer, before any frame that follows the answer is looked at.
-            dispose: Frees what the answer names when the caller has gone away meanwhile.
+            abandon: Frees the result when the caller has gone away meanwhile.
         """
-        if self._requests.full:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._requests.wait_for_place()
-            except TimeoutError:
-                raise self._too_late(method, timeout_s) from None
-        pending = self.post(method, params, result_type, timeout_s=timeout_s, accept=accept, dispose=dispose)
+        await self._place(method, timeout_s)
+        pending = self.post(method, params, result_type, timeout_s=timeout_s, accept=accept, abandon=abandon)
+        future = pending.future
         try:
-            return cast(T, await pending.future)
+            return cast(T, await future)
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                abandon(future.result())
+            raise
         finally:
             self._requests.forget_unsent(pending)
 
@@ -187,7 +192,7 @@ class AgentLink:
         *,
         timeout_s: float,
         accept: Callable[[Answer[Any]], Any] | None = None,
-        dispose: Callable[[Answer[Any]], None] | None = None,
+        abandon: Callable[[Any], None] | None = None,
     ) -> Pending:
         """As `call`, without waiting; not held up by `MAX_UNANSWERED_REQUESTS`."""
         self._check_open()
@@ -209,7 +214,7 @@ class AgentLink:
             timeout_s=timeout_s,
             future=self._loop.create_future(),
             accept=accept,
-            dispose=dispose,
+            abandon=abandon,
         )
         requests.add(pending)
         if self._live is not None:
@@ -415,10 +420,21 @@ class AgentLink:
                 future.set_exception(ResourceExhausted("The answer is too large.", code="TOO_LARGE"))
             return
         answer = Answer(messages.decode(response.value, pending.result_type), pending.times_sent > 1)
+        result = answer.value if pending.accept is None else pending.accept(answer)
         if not future.done():
-            future.set_result(answer.value if pending.accept is None else pending.accept(answer))
-        elif pending.dispose is not None:
-            pending.dispose(answer)
+            future.set_result(result)
+        elif pending.abandon is not None:
+            pending.abandon(result)
+
+    async def _place(self, method: str, timeout_s: float) -> None:
+        """Wait until there are few enough unanswered requests."""
+        if not self._requests.full:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._requests.wait_for_place()
+        except TimeoutError:
+            raise self._too_late(method, timeout_s) from None
 
     def _set_budget(self, connection: Connection) -> None:
         """Nothing may come in parts that nobody asked for."""

@@ -27,9 +27,10 @@ class OutputOwner(Protocol):
 
     channel: Channel
     output_pool: Pool
+    era: int
 
     def route(self, stream: "OutputStream") -> None:
-        """Frames of this stream go to it from now on."""
+        """Frames of this stream go to it from now on; it fails if that cannot be."""
 
     def retire(self, stream: "OutputStream") -> None:
         """Nothing more is expected for this stream."""
@@ -44,6 +45,7 @@ class OutputStream:
         id: The agent's number for it; 0 for one that never was on the wire.
         is_file: A file being read (the agent forgets it when all is consumed), not output of a process.
         size: Of the file when it was opened, in bytes.
+        era: Which agent it belongs to, of those that the sandbox had.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class OutputStream:
         self.id = id_
         self.is_file = is_file
         self.size = size
+        self.era = owner.era
         self._owner = owner
         self._items: deque[bytes | bytearray | Gap] = deque()
         self._used = 0  # bytes of the first item that were read already
@@ -133,7 +136,8 @@ class OutputStream:
         self._total = self._make_error = None
         self._grant(min(WINDOW_BYTES, self._owner.output_pool.room(0)))
         self._owner.route(self)
-        self._owner.channel.send(frames.attach(self.id, from_offset, self._limit))
+        if self._make_error is None:
+            self._owner.channel.send(frames.attach(self.id, from_offset, self._limit))
         self._wake()
 
     def detach(self) -> None:

@@ -34,7 +34,7 @@ class Pending:
     Attributes:
         wire: Its frames; the same bytes each time they are sent.
         accept: Called at once when the answer comes, before any later frame; what it returns is the result.
-        dispose: Called instead when nobody waits any more: frees what the answer names.
+        abandon: Called with the result when nobody waits for it any more.
     """
 
     id: int
@@ -46,7 +46,7 @@ class Pending:
     timeout_s: float
     future: "asyncio.Future[Any]"
     accept: Callable[[Answer[Any]], Any] | None
-    dispose: Callable[[Answer[Any]], None] | None
+    abandon: Callable[[Any], None] | None
     times_sent: int = 0
 
 

@@ -27,6 +27,9 @@ class StreamTable:
     """Every stream that frames may still come for.
 
     Memory: the two pools (16 MiB of output, 32 MiB of input, and 4 KiB for each stream beyond that).
+
+    Attributes:
+        era: Counts agents: stream IDs are those of one agent.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -43,6 +46,7 @@ class StreamTable:
         self._closed_files: deque[int] = deque(maxlen=_CLOSED_FILES)
         self._waiting: dict[InputStream, None] = {}  # in order
         self._make_end: MakeError | None = None
+        self.era = 0
 
     # Streams come and go.
 
@@ -79,22 +83,18 @@ class StreamTable:
             stream.disconnected()
             stream.attach_arrived(asked.start, asked.limit)
 
-    def discard(self, id_: int, *, process_output: bool) -> None:
-        """Give up a stream whose request nobody waits for any more."""
-        self._take_id(id_)
-        unwanted = frames.detach(id_) if process_output else frames.reset(id_, "RESET", "nobody waits for it")
-        self._unclaimed.pop(id_, None)
-        if not process_output:
-            self._closed_files.append(id_)
-        self.channel.send(unwanted)
-
     def route(self, stream: OutputStream) -> None:
-        """Frames of this stream go to it from now on."""
+        """Frames of this stream go to it from now on; it fails if that cannot be."""
         if self._make_end is not None:
             stream.fail(self._make_end)
-            return
-        self._newest = max(self._newest, stream.id)
-        self._outputs[stream.id] = stream
+        elif stream.era != self.era or self._outputs.get(stream.id, stream) is not stream:
+            # IDs of another agent may come again, and a hostile one may use one twice.
+            stream.fail(
+                lambda: StreamReset("UNKNOWN_STREAM", "The agent does not have this stream any more.")
+            )
+        else:
+            self._newest = max(self._newest, stream.id)
+            self._outputs[stream.id] = stream
 
     def retire(self, stream: OutputStream | InputStream) -> None:
         """Nothing more is expected for this stream."""
@@ -207,6 +207,7 @@ class StreamTable:
         self._unclaimed.clear()
         self._closed_files.clear()
         self._newest = 0
+        self.era += 1
 
     def wait_for_room(self, stream: InputStream) -> None:
         """Wake this stream's writers when the pool and the connection have room again."""
@@ -234,8 +235,8 @@ class StreamTable:
 
     def _stray(self, id_: int) -> None:
         """A frame for a stream that is not there: late, or made up."""
-        if id_ > self._newest:
-            raise ProtocolError("order", f"stream {id_} was never named")
+        if id_ > self._newest or id_ in self._inputs:
+            raise ProtocolError("order", f"stream {id_} is no output stream")
         self.channel.charge()
 
     def _refuse(self, id_: int) -> None:

@@ -1,21 +1,17 @@
-"""One SQLite file behind two threads: one that writes, one that reads and moves the log into the file.
-
-Measured (2 cores): the claim of a pooled sandbox takes 60 µs through SQLAlchemy Core (30 µs with its compiled
-text handed to sqlite3), and 40 to 60 µs more for the way to the thread and back. Core stays: the difference
-is below what a second way of writing statements is worth.
-"""
+"""One SQLite file behind two threads: one that writes, one that reads and moves the log into the file."""
 
 import asyncio
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from skerry.control.store.opening import migrate, open_engine
+from skerry.control.store.opening import connect, migrate, open_engine
 from skerry.errors import ResourceExhausted, RuntimeFailed
 
 _T = TypeVar("_T")
@@ -32,9 +28,9 @@ CLOSE_TIMEOUT_S = 10.0
 class Database:
     """The open file. Make it with `open`; use it from one event loop; end it with `close`."""
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self._writer = _Worker(engine, "skerry-store-write")
-        self._reader = _Worker(engine, "skerry-store-read")
+    def __init__(self, path: Path) -> None:
+        self._writer = _Worker(path, "skerry-store-write")
+        self._reader = _Worker(path, "skerry-store-read")
         self._since_checkpoint = 0
 
     @classmethod
@@ -48,17 +44,14 @@ class Database:
             RuntimeFailed: The file cannot be opened or is damaged.
         """
         try:
-            engine = open_engine(path)
-            with engine.connect() as connection:
-                # Checkpoints fsync; left to SQLite one would stall the commit that happens to cross its
-                # limit.
+            with open_engine(path).connect() as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode = WAL")
                 migrate(connection)
-            return cls(engine)
+            return cls(path)
         except (OSError, SQLAlchemyError) as error:
             raise _failed("opened", error) from error
 
-    async def write(self, work: Callable[[sa.Connection], _T], *, durable: bool = False) -> _T:
+    async def write(self, work: Callable[[sqlite3.Connection], _T], *, durable: bool = False) -> _T:
         """Run work in an immediate transaction and commit it; any exception rolls it back.
 
         Args:
@@ -77,7 +70,7 @@ class Database:
             self._reader.post(lambda connection: _checkpoint(connection))
         return await self._writer.run(lambda connection: _transaction(connection, work, durable=durable))
 
-    async def read(self, work: Callable[[sa.Connection], _T]) -> _T:
+    async def read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run work that only reads; it sees every write that was awaited before.
 
         Raises:
@@ -91,28 +84,30 @@ class Database:
         await self._reader.stop()
 
 
-def _transaction(connection: sa.Connection, work: Callable[[sa.Connection], _T], *, durable: bool) -> _T:
+def _transaction(
+    connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T], *, durable: bool
+) -> _T:
     if durable:
-        connection.exec_driver_sql("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA synchronous = FULL")
     try:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.execute("BEGIN IMMEDIATE")
         try:
             result = work(connection)
         except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
+            connection.execute("ROLLBACK")
             raise
-        connection.exec_driver_sql("COMMIT")
+        connection.execute("COMMIT")
     finally:
         if durable:
-            connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
     return result
 
 
-def _checkpoint(connection: sa.Connection) -> None:
+def _checkpoint(connection: sqlite3.Connection) -> None:
     """Move the log into the file; PASSIVE waits for nobody and blocks no writer. Source: SQLite pragma.html,
     wal_checkpoint.
     """
-    connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").close()
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
 
 
 class _Job:
@@ -120,7 +115,7 @@ class _Job:
 
     def __init__(
         self,
-        work: Callable[[sa.Connection], Any],
+        work: Callable[[sqlite3.Connection], Any],
         loop: asyncio.AbstractEventLoop,
         future: "asyncio.Future[Any] | None",
     ) -> None:
@@ -141,19 +136,19 @@ class _Job:
 class _Worker:
     """One thread with one connection, which does pieces of work in order."""
 
-    def __init__(self, engine: sa.Engine, name: str) -> None:
+    def __init__(self, path: Path, name: str) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._stopped = False
-        self._thread = threading.Thread(target=self._serve, args=(engine,), name=name, daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=(path,), name=name, daemon=True)
         self._thread.start()
 
-    async def run(self, work: Callable[[sa.Connection], _T]) -> _T:
+    async def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
         self._put(_Job(work, loop, future))
         return await future
 
-    def post(self, work: Callable[[sa.Connection], object]) -> None:
+    def post(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Queue work whose outcome nobody waits for."""
         self._put(_Job(work, asyncio.get_running_loop(), None))
 
@@ -172,21 +167,19 @@ class _Worker:
         self._jobs.put(None)
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join, CLOSE_TIMEOUT_S)
 
-    def _serve(self, engine: sa.Engine) -> None:
-        with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
-            connection.exec_driver_sql("PRAGMA wal_autocheckpoint = 0")
+    def _serve(self, path: Path) -> None:
+        with closing(connect(path)) as connection:
             while (job := self._jobs.get()) is not None:
                 result, error = _attempt(job.work, connection)
                 job.loop.call_soon_threadsafe(job.done, result, error)
 
 
 def _attempt(
-    work: Callable[[sa.Connection], Any], connection: sa.Connection
+    work: Callable[[sqlite3.Connection], Any], connection: sqlite3.Connection
 ) -> tuple[Any, BaseException | None]:
     try:
         return work(connection), None
-    except SQLAlchemyError as error:
+    except sqlite3.Error as error:
         return None, _failed("used", error)
     except Exception as error:
         return None, error

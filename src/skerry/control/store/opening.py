@@ -1,12 +1,12 @@
 """Opening the database file: creation, refusal of what is too new, migration."""
 
 import os
+import sqlite3
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import sqlalchemy as sa
 
 from skerry.control.store.migrations import MIGRATIONS, Migration
@@ -51,18 +51,24 @@ def _version_in_header(path: Path) -> int:
 
 def open_engine(path: Path) -> sa.Engine:
     """Make sure that the file exists with mode 0600 (SQLite gives its side files the same), and describe how
-    to connect to it.
-    """
+    to connect to it for a migration."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE))
     return sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
         isolation_level="AUTOCOMMIT",  # transactions are begun by hand, as immediate ones
         poolclass=sa.NullPool,
         hide_parameters=True,
-        json_serializer=lambda value: msgspec.json.encode(value).decode(),
-        json_deserializer=msgspec.json.decode,
         connect_args={"timeout": BUSY_TIMEOUT_S},
     )
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection for the thread that calls; transactions are begun by hand."""
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    # A checkpoint syncs the disk; left to SQLite one would stall the commit that happens to cross its limit.
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    return connection
 
 
 def migrate(connection: sa.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:

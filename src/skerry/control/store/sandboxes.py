@@ -1,5 +1,6 @@
 """The table of sandboxes."""
 
+import sqlite3
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import sqlalchemy as sa
 from skerry.control.store.database import Database
 from skerry.control.store.records import Given, Quotas, SandboxRecord
 from skerry.control.store.schema import OCCUPYING, STOPPED, sandboxes
+from skerry.control.store.statement import Statement
 from skerry.errors import Conflict, ResourceExhausted
 from skerry.lifecycle.events import Stage
 from skerry.spec.ids import OwnerId, SandboxId, TokenId
@@ -15,12 +17,12 @@ from skerry.spec.ids import OwnerId, SandboxId, TokenId
 _c = sandboxes.c
 _NAMES = SandboxRecord.__struct_fields__
 _ROW = sa.select(*(_c[name] for name in _NAMES))
-_ID: sa.BindParameter[str] = sa.bindparam("key")
+_KEY: sa.BindParameter[str] = sa.bindparam("key")
 
-_INSERT = sa.insert(sandboxes)
-_CLAIM = (
+_INSERT = Statement(sa.insert(sandboxes))
+_CLAIM = Statement(
     sa.update(sandboxes)
-    .where(_c.sandbox_id == _ID, _c.stage == Stage.POOLED.value)
+    .where(_c.sandbox_id == _KEY, _c.stage == Stage.POOLED.value)
     .values(
         {
             name: sa.bindparam(name)
@@ -28,9 +30,9 @@ _CLAIM = (
         }
     )
 )
-_SAVE = (
+_SAVE = Statement(
     sa.update(sandboxes)
-    .where(_c.sandbox_id == _ID)
+    .where(_c.sandbox_id == _KEY)
     .values(
         {
             name: sa.bindparam(name)
@@ -38,18 +40,19 @@ _SAVE = (
         }
     )
 )
-_FORGET = sa.delete(sandboxes).where(_c.sandbox_id == _ID)
-_OCCUPIED = sa.select(
-    sa.func.count().label("server"),
-    sa.func.count().filter(_c.owner == sa.bindparam("owner")).label("owner"),
-    sa.func.count()
-    .filter(_c.token_id == sa.bindparam("token_id"), _c.owner == sa.bindparam("owner"))
-    .label("token"),
-).where(sa.text(OCCUPYING))
-_GET = _ROW.where(_c.sandbox_id == _ID)
-_ACTIVE = _ROW.where(_c.stage != Stage.STOPPED.value)
-_LIST = _ROW.where(_c.owner.is_not(None)).order_by(_c.created_at_ms.desc(), _c.sandbox_id)
-_LIST_OF_OWNER = _LIST.where(_c.owner == sa.bindparam("owner"))
+_FORGET = Statement(sa.delete(sandboxes).where(_c.sandbox_id == _KEY))
+_OCCUPIED = Statement(
+    sa.select(
+        sa.func.count().filter(_c.owner == sa.bindparam("owner"), _c.token_id == sa.bindparam("token_id")),
+        sa.func.count().filter(_c.owner == sa.bindparam("owner")),
+        sa.func.count(),
+    ).where(sa.text(OCCUPYING))
+)
+_GET = Statement(_ROW.where(_c.sandbox_id == _KEY))
+_ACTIVE = Statement(_ROW.where(_c.stage != Stage.STOPPED.value))
+_NEWEST_FIRST = _ROW.where(_c.owner.is_not(None)).order_by(_c.created_at_ms.desc(), _c.sandbox_id)
+_LIST = Statement(_NEWEST_FIRST)
+_LIST_OF_OWNER = Statement(_NEWEST_FIRST.where(_c.owner == sa.bindparam("owner")))
 _NEWEST_STOPPED = (
     sa.select(_c.sandbox_id)
     .where(sa.text(STOPPED))
@@ -57,9 +60,11 @@ _NEWEST_STOPPED = (
     .limit(sa.bindparam("keep"))
     .scalar_subquery()
 )
-_PRUNE = sa.delete(sandboxes).where(
-    sa.text(STOPPED),
-    sa.or_(_c.stopped_at_ms < sa.bindparam("before_ms"), _c.sandbox_id.not_in(_NEWEST_STOPPED)),
+_PRUNE = Statement(
+    sa.delete(sandboxes).where(
+        sa.text(STOPPED),
+        sa.or_(_c.stopped_at_ms < sa.bindparam("before_ms"), _c.sandbox_id.not_in(_NEWEST_STOPPED)),
+    )
 )
 
 
@@ -78,12 +83,12 @@ class SandboxStore:
         Raises:
             ResourceExhausted: A quota is used up; nothing was recorded.
         """
-        row = msgspec.to_builtins(record)
+        row = _row(record)
 
-        def work(connection: sa.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> None:
             if quotas is not None:
                 _check(connection, quotas, record.owner, record.token_id)
-            connection.execute(_INSERT, row)
+            _INSERT.run(connection, row)
 
         await self._database.write(work)
 
@@ -101,13 +106,13 @@ class SandboxStore:
             "stage": Stage.RUNNING.value,
             "session": given.session,
             "stop_at_ms": given.stop_at_ms,
-            "labels": given.labels,
+            "labels": _json(given.labels),
             "created_at_ms": given.created_at_ms,
         }
 
-        def work(connection: sa.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> None:
             _check(connection, quotas, given.owner, given.token_id)
-            if connection.execute(_CLAIM, values).rowcount != 1:
+            if _CLAIM.run(connection, values).rowcount != 1:
                 raise Conflict("the sandbox is not in the pool", detail=sandbox_id)
 
         await self._database.write(work)
@@ -131,49 +136,58 @@ class SandboxStore:
 
     async def get(self, sandbox_id: SandboxId) -> SandboxRecord | None:
         """One sandbox, whatever its stage and owner."""
-        rows = await self._database.read(
-            lambda connection: connection.execute(_GET, {"key": sandbox_id}).all()
-        )
+        rows = await self._rows(_GET, {"key": sandbox_id})
         return _record(rows[0]) if rows else None
 
     async def active(self) -> list[SandboxRecord]:
         """Every sandbox that is not stopped, pool members included."""
-        rows = await self._database.read(lambda connection: connection.execute(_ACTIVE).all())
-        return [_record(row) for row in rows]
+        return [_record(row) for row in await self._rows(_ACTIVE, {})]
 
     async def of_owner(self, owner: OwnerId | None) -> list[SandboxRecord]:
         """Sandboxes that clients have or had, newest first; those of every owner when it is None."""
-        statement, values = (_LIST, {}) if owner is None else (_LIST_OF_OWNER, {"owner": owner})
-        rows = await self._database.read(lambda connection: connection.execute(statement, values).all())
+        rows = await (
+            self._rows(_LIST, {}) if owner is None else self._rows(_LIST_OF_OWNER, {"owner": owner})
+        )
         return [_record(row) for row in rows]
 
     async def prune(self, *, before_ms: int, keep: int) -> None:
         """Forget sandboxes that stopped before a time, and all stopped ones but the newest ``keep``."""
         await self._execute(_PRUNE, {"before_ms": before_ms, "keep": keep})
 
-    async def _execute(self, statement: sa.Executable, values: dict[str, Any]) -> None:
-        def work(connection: sa.Connection) -> None:
-            connection.execute(statement, values)
+    async def _execute(self, statement: Statement, values: dict[str, Any]) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            statement.run(connection, values)
 
         await self._database.write(work)
 
+    async def _rows(self, statement: Statement, values: dict[str, Any]) -> list[Any]:
+        return await self._database.read(lambda connection: statement.run(connection, values).fetchall())
+
 
 def _check(
-    connection: sa.Connection, quotas: Quotas, owner: OwnerId | None, token_id: TokenId | None
+    connection: sqlite3.Connection, quotas: Quotas, owner: OwnerId | None, token_id: TokenId | None
 ) -> None:
-    used = connection.execute(_OCCUPIED, {"owner": owner, "token_id": token_id}).one()
-    for whose, limit, count in (
-        ("this token", quotas.token, used.token),
-        ("this owner", quotas.owner, used.owner),
-        ("this server", quotas.server, used.server),
-    ):
+    used = _OCCUPIED.run(connection, {"owner": owner, "token_id": token_id}).fetchone()
+    limits = (quotas.token, quotas.owner, quotas.server)
+    for whose, limit, count in zip(("token", "owner", "server"), limits, used, strict=True):
         if limit is not None and count >= limit:
             raise ResourceExhausted(
-                f"{count} sandboxes of {whose} are running, and the limit is {limit}; "
+                f"{count} sandboxes of this {whose} are running, and the limit is {limit}; "
                 f"end one, or ask the operator to raise the limit",
                 code="SANDBOX_LIMIT_REACHED",
             )
 
 
-def _record(row: sa.Row[Any]) -> SandboxRecord:
-    return msgspec.convert(dict(zip(_NAMES, row, strict=True)), SandboxRecord)
+def _json(labels: dict[str, str]) -> str:
+    return msgspec.json.encode(labels).decode()
+
+
+def _row(record: SandboxRecord) -> dict[str, Any]:
+    return {**msgspec.to_builtins(record), "labels": _json(record.labels)}
+
+
+def _record(row: tuple[Any, ...]) -> SandboxRecord:
+    values = dict(zip(_NAMES, row, strict=True))
+    values["labels"] = msgspec.json.decode(values["labels"])
+    values["session"] = bool(values["session"])
+    return msgspec.convert(values, SandboxRecord)

@@ -24,7 +24,7 @@ from skerry.hostd.cgroups.layout import (
 from skerry.hostd.sys.processes import ProcessHandle
 
 FREEZE_S = 3.0
-EMPTY_S = 4.0
+EMPTY_S = 6.0
 REMOVE_S = 3.0
 
 _FIRST_PAUSE_S = 0.0003
@@ -47,7 +47,9 @@ class GroupUsage:
 
 
 class Group(ABC):
-    """One sandbox's group, in one or several hierarchies. Holds no state but its name, so it can be made again after a restart."""
+    """One sandbox's group, in one or several hierarchies. Holds no state but its name, so it can be made
+    again after a restart.
+    """
 
     def __init__(self, hierarchies: Hierarchies, path: str) -> None:
         self._hierarchies = hierarchies
@@ -133,24 +135,35 @@ class Group(ABC):
         Raises:
             TimedOut: Some process is still there (in the kernel, in an uninterruptible wait).
         """
-        if not await _becomes(self._kill_once, EMPTY_S):
+        signalled: set[int] = set()
+        if not await _becomes(lambda: self._kill_new(signalled), EMPTY_S):
             raise TimedOut("ending the processes of a sandbox", EMPTY_S)
 
-    def _kill_once(self) -> bool:
-        """Signal all that are in it now; True when there was none. A group may fork between two looks, hence the repetition."""
+    def _kill_new(self, signalled: set[int]) -> bool:
+        """Signal all that are in it now and were not yet; True when none is in it.
+
+        A group may fork between two looks, hence the repetition; with thousands of processes, signalling all
+        again and again would hold up hostd.
+        """
         members = self.processes()
-        for pid in members:
-            handle = ProcessHandle.open(pid)
-            if handle is None:
-                continue
-            # The number may have been given to a stranger since it was read; after this look the handle is ours for certain.
-            if self.has(pid):
-                handle.kill()
-            handle.close()
-        if members:
+        new = [pid for pid in members if pid not in signalled]
+        for pid in new:
+            self._kill_member(pid)
+        signalled.update(new)
+        if new:
             with contextlib.suppress(RuntimeFailed):
                 self._ask_freeze(False)  # in v1 a frozen task does not die
         return not members
+
+    def _kill_member(self, pid: int) -> None:
+        handle = ProcessHandle.open(pid)
+        if handle is None:
+            return
+        # The number may have been given to a stranger since it was read; what is in the group now is what the
+        # handle holds.
+        if self.has(pid):
+            handle.kill()
+        handle.close()
 
     async def remove(self) -> None:
         """Remove the group from every hierarchy. Idempotent.
@@ -177,7 +190,9 @@ class GroupV1(Group):
             _write(self.directory(controller) / name, value)
 
     def set_memory_limit(self, limit_bytes: int) -> None:
-        """See `Group.set_memory_limit`. The limit with swap must never be below the one without, so it goes up first."""
+        """See `Group.set_memory_limit`. The limit with swap must never be below the one without, so it goes
+        up first.
+        """
         memory = self.directory("memory")
         names = ["memory.memsw.limit_in_bytes", "memory.limit_in_bytes"]
         if limit_bytes < self.memory_limit_bytes():
@@ -277,7 +292,9 @@ def try_rmdir(directory: Path) -> bool:
 
 
 async def _becomes(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Look until something is so. For what takes well under a millisecond but has no event: 0.3 ms between the first looks, then growing."""
+    """Look until something is so. For what takes well under a millisecond but has no event: 0.3 ms between
+    the first looks, then growing.
+    """
     pause_s = _FIRST_PAUSE_S
     loop = asyncio.get_running_loop()
     until_s = loop.time() + timeout_s
@@ -300,7 +317,9 @@ def _write(file: Path, value: str) -> None:
     try:
         os.write(descriptor, value.encode())
     except OSError as error:
-        raise RuntimeFailed("a control group could not be set up", detail=f"{file}: {value!r}: {error}") from error
+        raise RuntimeFailed(
+            "a control group could not be set up", detail=f"{file}: {value!r}: {error}"
+        ) from error
     finally:
         os.close(descriptor)
 

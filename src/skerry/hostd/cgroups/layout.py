@@ -23,8 +23,10 @@ class Hierarchies:
 
     Attributes:
         version: 2 when the unified hierarchy has the controllers, else 1.
-        required: Mount points of the hierarchies that Skerry uses, by controller; one entry ``""`` for version 2.
-        all_roots: Every mount point of that version: a runtime makes groups in hierarchies that Skerry does not use.
+        required: Mount points of the hierarchies that Skerry uses, by controller; one entry ``""`` for
+            version 2.
+        all_roots: Every mount point of that version: a runtime makes groups in hierarchies that Skerry does
+            not use.
     """
 
     version: int
@@ -60,7 +62,8 @@ def find_hierarchies(mountinfo: str, unified_controllers: str) -> Hierarchies:
         return Hierarchies(1, {name: v1[name] for name in REQUIRED_V1}, tuple(v1_roots))
     missing = missing_v1 if v1 else missing_v2
     raise HostUnusable(
-        f"the kernel's control groups lack {', '.join(missing)}: boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable="
+        f"the kernel's control groups lack {', '.join(missing)}: "
+        "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable="
     )
 
 
@@ -102,7 +105,11 @@ def v1_settings(limits: Limits) -> list[tuple[str, str, str]]:
     memory = str(limits.memory_bytes)
     return [
         ("memory", "memory.limit_in_bytes", memory),
-        ("memory", "memory.memsw.limit_in_bytes", memory),  # no swap on top; refused while below the limit above
+        (
+            "memory",
+            "memory.memsw.limit_in_bytes",
+            memory,
+        ),  # no swap on top; refused while below the limit above
         ("cpu", "cpu.cfs_period_us", str(CPU_PERIOD_US)),
         ("cpu", "cpu.cfs_quota_us", str(quota_us(limits.cpus))),
         ("pids", "pids.max", str(limits.tasks)),
@@ -137,8 +144,9 @@ def parse_counters(text: str) -> dict[str, int]:
 def held_v1(stat: Mapping[str, int]) -> int:
     """Memory that nothing can give back but its owner: the guest's and the sentry's.
 
-    Not all that is charged counts: file cache and the kernel's caches of names and inodes go by themselves when memory is short. gVisor keeps
-    the guest's memory in a memfd, which is ``shmem``; in v1 ``rss`` is anonymous memory only.
+    Not all that is charged counts: file cache and the kernel's caches of names and inodes go by themselves
+    when memory is short. gVisor keeps the guest's memory in a memfd, which is ``shmem``; in v1 ``rss`` is
+    anonymous memory only.
     """
     return stat.get("total_rss", 0) + stat.get("total_shmem", 0)
 

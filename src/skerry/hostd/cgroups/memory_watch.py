@@ -1,6 +1,7 @@
 """Watches the memory of sandboxes by the kernel's events.
 
-Source: cgroup-v1/memory.rst sections 9 (thresholds), 10 (out of memory), 11 (pressure); cgroup-v2.rst, memory.events.
+Source: cgroup-v1/memory.rst sections 9 (thresholds), 10 (out of memory), 11 (pressure); cgroup-v2.rst,
+memory.events.
 """
 
 import asyncio
@@ -16,6 +17,9 @@ from skerry.hostd.sys.inotify import Inotify
 
 _LOOK_GAP_S = 0.01
 """Shortest time between two looks at one group: with a full page cache events come by the hundred."""
+
+
+STEP_BYTES = 16 << 20
 
 
 @dataclass(slots=True)
@@ -88,14 +92,21 @@ class MemoryWatch:
             self._inotify = None
 
     def _register_v1(self, group: GroupV1, threshold_bytes: int) -> Callable[[], None]:
-        """One eventfd for three kinds of events: use crosses the threshold, pages are being reclaimed, out of memory."""
+        """One eventfd for three kinds of events: use crosses a step, pages are being reclaimed, out of
+        memory.
+
+        Page cache counts as use but not as held, so what is held may pass the threshold some time after the
+        use did: either the use goes on to grow, and crosses further steps, or it is at the limit, and every
+        further page is reclaimed from somewhere.
+        """
         directory = group.directory("memory")
         event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        registrations = (
-            ("memory.usage_in_bytes", f" {threshold_bytes}"),
+        steps = range(threshold_bytes, group.memory_limit_bytes(), STEP_BYTES)
+        registrations = [
+            *(("memory.usage_in_bytes", f" {step}") for step in steps),
             ("memory.pressure_level", " low"),
             ("memory.oom_control", ""),
-        )
+        ]
         try:
             for name, argument in registrations:
                 file = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC)

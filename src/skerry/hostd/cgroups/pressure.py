@@ -1,6 +1,7 @@
 """When to tell that a sandbox's memory is almost used up. Pure.
 
-The kernel's events come for page cache too, and often; so each is only a reason to look at what the sandbox holds for itself.
+The kernel's events come for page cache too, and often; so each is only a reason to look at what the sandbox
+holds for itself.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,9 @@
-"""The contract of an isolation driver. Nothing here, and nothing that uses it, may know how a driver isolates.
+"""The contract of an isolation driver. Nothing here, and nothing that uses it, may know how a driver
+isolates.
 
-A driver finds everything out from the kernel and the runtime directory: what it makes has names derived from the sandbox's ID, so `recover` needs no
-database, and `destroy` cleans up after any interrupted step. One suite, ``tests/contract``, runs against every driver.
+A driver finds everything out from the kernel and the runtime directory: what it makes has names derived from
+the sandbox's ID, so `recover` needs no database, and `destroy` cleans up after any interrupted step. One
+suite, ``tests/contract``, runs against every driver.
 """
 
 from collections.abc import Callable
@@ -53,8 +55,8 @@ class Roots(Protocol):
 class Driver(Protocol):
     """Runs sandboxes with one kind of isolation.
 
-    Calls about the same sandbox come one after another; `destroy` may come after anything. Every method has a deadline of its own and raises
-    `skerry.errors` only.
+    Calls about the same sandbox come one after another; `destroy` may come after anything. Every method has a
+    deadline of its own and raises `skerry.errors` only.
     """
 
     @property
@@ -67,7 +69,8 @@ class Driver(Protocol):
         ...
 
     async def recover(self) -> list[Observed]:
-        """Find every sandbox of this instance and watch it from now on; remove what an interrupted start left. Called once, before all others but `probe`.
+        """Find every sandbox of this instance and watch it from now on; remove what an interrupted start
+        left. Called once, before all others but `probe`.
 
         Returns:
             Those that run, and those that ended meanwhile with how they ended.
@@ -97,7 +100,8 @@ class Driver(Protocol):
         ...
 
     async def destroy(self, sandbox_id: SandboxId) -> Ended:
-        """End a sandbox, if it runs, and free all that it held. Idempotent: for an unknown one ``Ended(None, False)``.
+        """End a sandbox, if it runs, and free all that it held. Idempotent: for an unknown one ``Ended(None,
+        False)``.
 
         Raises:
             RuntimeFailed, TimedOut: Something could not be freed; the call can be repeated.

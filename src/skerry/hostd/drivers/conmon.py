@@ -1,15 +1,17 @@
-"""conmon(8): the parent of a sandbox's processes, which goes on when hostd dies, reaps them and writes down how the first one ended.
+"""conmon(8): the parent of a sandbox's processes, which goes on when hostd dies, reaps them and writes down
+how the first one ended.
 
 Source: conmon.8; conmon 2.1 sources (src/conmon.c, src/parent_pipe_fd.c).
 """
 
 import asyncio
-import json
 import os
 import re
 import shutil
 import subprocess  # noqa: TID251 - hostd starts runtimes
 from pathlib import Path
+
+import msgspec
 
 from skerry.errors import HostUnusable, RuntimeFailed, TimedOut
 from skerry.hostd.drivers.runsc import Runsc
@@ -25,9 +27,18 @@ _VERSION = re.compile(r"conmon version (\S+)")
 _SYNC_PIPE = "_OCI_SYNCPIPE"
 
 
+class _Report(msgspec.Struct):
+    """What conmon writes to its sync pipe: a process number, or a negative number and why."""
+
+    data: int
+    message: str = ""
+
+
 def find() -> Path | None:
     """Where conmon is installed."""
-    found = shutil.which("conmon", path="/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/usr/libexec/podman")
+    found = shutil.which(
+        "conmon", path="/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/usr/libexec/podman"
+    )
     return Path(found) if found else None
 
 
@@ -85,14 +96,12 @@ def parse_report(report: bytes) -> int:
         RuntimeFailed: It failed; the detail has what the runtime said.
     """
     try:
-        message = json.loads(report.partition(b"\n")[0])
-        pid = message["data"]
-        if isinstance(pid, int) and pid > 0:
-            return pid
-        said = str(message.get("message", ""))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        said = f"conmon said {report[:200]!r}"
-    raise RuntimeFailed("gVisor could not create the sandbox", detail=said[:4096])
+        message = msgspec.json.decode(report.partition(b"\n")[0], type=_Report)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        message = _Report(-1, f"conmon said {report[:200]!r}")
+    if message.data <= 0:
+        raise RuntimeFailed("gVisor could not create the sandbox", detail=message.message[:4096])
+    return message.data
 
 
 async def _launch(argv: list[str], report_to: int) -> None:

@@ -1,4 +1,6 @@
-"""For tests: runs the real agent as an ordinary process of the host. No boundary at all, no limits, no root of its own; needs no root."""
+"""For tests: runs the real agent as an ordinary process of the host. No boundary at all, no limits, no root
+of its own; needs no root.
+"""
 
 import asyncio
 import contextlib
@@ -37,7 +39,13 @@ _ROUND_PAUSE_S = 0.01
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-_PARENT = 'exits="$1"; pid="$2"; shift 2; "$@" & echo $! >"$pid.new"; mv "$pid.new" "$pid"; wait $!; echo $? >"$exits.new"; mv "$exits.new" "$exits"'
+_PARENT = """
+exits="$1"; pid="$2"; shift 2
+"$@" &
+echo $! >"$pid.new"; mv "$pid.new" "$pid"
+wait $!
+echo $? >"$exits.new"; mv "$exits.new" "$exits"
+"""
 """A shell that outlives hostd and writes down how the agent ended, as conmon does."""
 
 
@@ -50,7 +58,9 @@ class _Sandbox:
 
 
 class FakeDriver:
-    """Implements `Driver` and `Pausing`. A sandbox is the agent and all its descendants, which it adopts (it is a subreaper)."""
+    """Implements `Driver` and `Pausing`. A sandbox is the agent and all its descendants, which it adopts (it
+    is a subreaper).
+    """
 
     def __init__(
         self, *, places: Places, guest_agent: GuestAgent, sink: Sink, background: Background
@@ -268,7 +278,9 @@ def _tree(sandbox: _Sandbox) -> list[int]:
 
 
 async def _signal_tree(sandbox: _Sandbox, number: signal.Signals) -> None:
-    """Send a signal to all of them, repeated until no new ones appear: first they stop, so that they start no others."""
+    """Send a signal to all of them, repeated until no new ones appear: first they stop, so that they start no
+    others.
+    """
     seen: set[int] = set()
     for _ in range(_ROUNDS):
         new = set(_tree(sandbox)) - seen
@@ -277,6 +289,10 @@ async def _signal_tree(sandbox: _Sandbox, number: signal.Signals) -> None:
         for pid in new:
             _send(pid, signal.SIGSTOP)
         seen |= new
+    for _ in range(_ROUNDS):
+        if all(_is_stopped(pid) for pid in seen):
+            break
+        await asyncio.sleep(_ROUND_PAUSE_S)
     else:
         raise TimedOut("stopping the processes of a fake sandbox", _ROUNDS * _ROUND_PAUSE_S)
     if number is not signal.SIGSTOP:
@@ -298,12 +314,13 @@ def _stat(pid: int) -> list[str]:
 
 
 def _is_stopped(pid: int) -> bool:
-    return _stat(pid)[:1] == ["T"]
+    return _stat(pid)[:1] in (["T"], ["Z"], [])  # stopped, or gone
 
 
 def _cpu_us(pid: int) -> int:
     fields = _stat(pid)
-    return (int(fields[11]) + int(fields[12])) * 1_000_000 // _TICKS_PER_S if fields else 0
+    ticks = sum(map(int, fields[11:15]))  # its own, and those of children that it has reaped
+    return ticks * 1_000_000 // _TICKS_PER_S
 
 
 def _resident_bytes(pid: int) -> int:

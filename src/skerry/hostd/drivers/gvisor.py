@@ -1,4 +1,6 @@
-"""The gVisor driver: a user-space kernel (runsc, systrap) below conmon, in a control group and a network namespace of its own."""
+"""The gVisor driver: a user-space kernel (runsc, systrap) below conmon, in a control group and a network
+namespace of its own.
+"""
 
 import asyncio
 import os
@@ -63,6 +65,7 @@ class GVisorDriver:
     ) -> None:
         self._places = places
         self._hierarchies = hierarchies
+        self._runsc_path = runsc_path
         self._runsc = Runsc(Path(runsc_path), places.runsc)
         self._guest_agent = guest_agent
         self._images = images
@@ -82,21 +85,20 @@ class GVisorDriver:
 
     async def probe(self) -> DriverReport:
         """See `Driver.probe`."""
-        return await gvisor_probe.probe(str(self._runsc.binary), str(self._guest_agent.source))
+        return await gvisor_probe.probe(self._runsc_path, str(self._guest_agent.source))
 
     async def recover(self) -> list[Observed]:
         """See `Driver.recover`."""
         for sandbox_id in sorted(await self._traces()):
             parts = self._parts(sandbox_id)
-            processes = parts.processes()
-            if processes is not None:
-                self._adopt(sandbox_id, parts, processes)
-            elif parts.place.exit_file.exists():
-                await parts.group.kill()  # its file server may not have ended by itself
-                self._sandboxes[sandbox_id] = _Sandbox(parts, None, parts.outcome())
-            else:
+            if not parts.place.started.exists():
                 _log.info("removing_interrupted_start", sandbox=sandbox_id)
                 await self._remove(sandbox_id, parts)
+            elif (processes := parts.processes()) is not None:
+                self._adopt(sandbox_id, parts, processes)
+            else:
+                await parts.end()  # its file server may live, or its parent be about to write the status
+                self._sandboxes[sandbox_id] = _Sandbox(parts, None, parts.outcome())
         return await self.observe()
 
     async def start(self, spec: StartSpec, endpoint: AgentEndpoint) -> None:
@@ -219,7 +221,9 @@ class GVisorDriver:
 
     async def _undo(self, sandbox_id: SandboxId, parts: Parts) -> None:
         """Remove what a failed or cancelled start has made; nothing may interrupt it."""
-        _log.info("undoing_start", sandbox=sandbox_id, said=conmon.read_log(parts.place.log, max_bytes=LOGGED_BYTES))
+        _log.info(
+            "undoing_start", sandbox=sandbox_id, said=conmon.read_log(parts.place.log, max_bytes=LOGGED_BYTES)
+        )
         async with asyncio.timeout(UNDO_S):
             await self._remove(sandbox_id, parts)
 

@@ -24,17 +24,20 @@ from skerry.spec.sandbox import Ended, StartSpec
 
 MIB = 1 << 20
 
-OVERHEAD_MIB = 192
-"""Host memory of a sandbox beyond the guest's own, at most: gVisor's kernel and file server, page tables, and the room in which the agent acts
-between the first sign of pressure and the hard limit. An idle sandbox uses about 25 MiB of it.
+OVERHEAD_MIB = 256
+"""Host memory of a sandbox beyond the guest's own, at most: gVisor's kernel and file server, page tables, and
+the room in which the agent acts between the first sign of pressure and the hard limit. An idle sandbox uses
+about 25 MiB of it.
 """
 
-PRESSURE_ABOVE_MIB = 64
+PRESSURE_ABOVE_MIB = 48
 """Holding the guest's memory and this much more is pressure."""
 
 HOST_TASKS_PER_GUEST_TASK = 4
 HOST_TASKS_BASE = 1024
-"""Guard of the host. A sandbox that reaches it dies as a whole, so it is far above what the limit inside allows."""
+"""Guard of the host. A sandbox that reaches it dies as a whole, so it is far above what the limit inside
+allows.
+"""
 
 PARENT_S = 2.0
 
@@ -67,7 +70,9 @@ class Parts:
         self._network = network
         self._runsc = runsc
 
-    async def create(self, spec: StartSpec, endpoint: AgentEndpoint, root: Path, agent_dir: Path) -> Processes:
+    async def create(
+        self, spec: StartSpec, endpoint: AgentEndpoint, root: Path, agent_dir: Path
+    ) -> Processes:
         """Make everything and start the first process. On failure parts are left, for `end` and `free`.
 
         Raises:
@@ -88,14 +93,18 @@ class Parts:
             network_namespace.create(self._network)
         except OSError as error:
             raise RuntimeFailed("the sandbox could not be set up", detail=str(error)) from error
-        # While it is created the limit is the guest's memory, because gVisor shows the limit that it finds to the guest.
+        # While it is created the limit is the guest's memory, because gVisor shows the limit that it finds to
+        # the guest.
         self.group.create(Limits(spec.memory_mib * MIB, spec.cpus, tasks))
         await conmon.create(self._runsc, self.place)
         await self._runsc.start(self.place.name)
         self.group.set_memory_limit((spec.memory_mib + OVERHEAD_MIB) * MIB)
         processes = self.processes()
         if processes is None:
-            raise RuntimeFailed("the sandbox ended at once", detail=conmon.read_log(self.place.log, max_bytes=2048))
+            raise RuntimeFailed(
+                "the sandbox ended at once", detail=conmon.read_log(self.place.log, max_bytes=2048)
+            )
+        self.place.started.touch()
         return processes
 
     def _make_files(self, layout: oci_spec.GuestLayout) -> None:
@@ -134,7 +143,8 @@ class Parts:
         return self.group.memory_limit_bytes() - (OVERHEAD_MIB - PRESSURE_ABOVE_MIB) * MIB
 
     async def end(self) -> None:
-        """Kill all its processes and let the parent record that. Idempotent; works on frozen ones and on half-made ones.
+        """Kill all its processes and let the parent record that. Idempotent; works on frozen ones and on
+        half-made ones.
 
         Raises:
             TimedOut: Some process is still there.
@@ -162,7 +172,9 @@ class Parts:
         return True
 
     def _runtime_processes(self) -> Iterator[ProcessHandle]:
-        """Root's processes that have the sandbox's name as an argument: conmon, and a runsc that is not in the group yet."""
+        """Root's processes that have the sandbox's name as an argument: conmon, and a runsc that is not in
+        the group yet.
+        """
         name = self.place.name.encode()
         for entry in os.listdir("/proc"):
             if not entry.isdecimal():
@@ -211,7 +223,8 @@ class Parts:
 
 
 def keep_tmp_on_disk(root: Path) -> None:
-    """Make sure that the guest's /tmp is not empty, as on a booted Debian: over an empty one gVisor mounts a tmpfs, which would use up memory.
+    """Make sure that the guest's /tmp is not empty, as on a booted Debian: over an empty one gVisor mounts a
+    tmpfs, which would use up memory.
 
     The tree is not trusted: no link is followed.
     """

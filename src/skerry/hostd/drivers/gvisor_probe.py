@@ -49,7 +49,8 @@ async def probe(runsc_path: str, agent_path: str) -> DriverReport:
             version = found.text
             if found.wastes_cpu_when_idle:
                 warnings.append(
-                    f"this runsc ({version}) uses 4 % of a core for every idle sandbox: take one from after {IDLE_FIXED}"
+                    f"this runsc ({version}) uses 4 % of a core for every idle sandbox: "
+                    f"take one from after {IDLE_FIXED}"
                 )
         except SkerryError as problem:
             missing.append(problem.message)

@@ -1,6 +1,7 @@
 """The OCI configuration of a gVisor sandbox, as data. Pure.
 
-Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.1/config.md; what runsc does with it: runsc/boot/vfs.go of gVisor.
+Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.1/config.md; what runsc does with it:
+runsc/boot/vfs.go of gVisor.
 """
 
 from dataclasses import dataclass
@@ -29,10 +30,13 @@ GUEST_CAPABILITIES = (
     "CAP_SETPCAP",
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
-    # and debuggers under sudo. Without CAP_SYS_RESOURCE and CAP_SYS_ADMIN not even root can raise the process limit.
+    # and debuggers under sudo. Without CAP_SYS_RESOURCE and CAP_SYS_ADMIN not even root can raise the process
+    # limit.
     "CAP_SYS_PTRACE",
 )
-"""Capabilities inside. They are gVisor's own, none is one of the host's: root in the guest can do to the guest what it likes."""
+"""Capabilities inside. They are gVisor's own, none is one of the host's: root in the guest can do to the
+guest what it likes.
+"""
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the guest's
 _OPEN_FILES = 65_536
@@ -95,7 +99,8 @@ def _process(layout: GuestLayout) -> dict[str, Any]:
             {"type": "RLIMIT_NPROC", "soft": layout.max_processes, "hard": layout.max_processes},
             {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
         ],
-        # sudo must work inside. That no program on the host gains rights is runsc's business, not this flag's.
+        # sudo must work inside. That no program on the host gains rights is runsc's business, not this
+        # flag's.
         "noNewPrivileges": False,
         "oomScoreAdj": _OOM_SCORE,  # when the whole host is short of memory, a sandbox goes before a daemon
     }
@@ -111,7 +116,9 @@ def _mounts(layout: GuestLayout) -> list[dict[str, Any]]:
         _mount(_SHARED_MEMORY, "tmpfs", "shm", ["nosuid", "nodev", "mode=1777", f"size={shared_mib}m"]),
         _mount("/run", "tmpfs", "run", ["nosuid", "nodev", "mode=0755", f"size={run_mib}m"]),
         _mount(GUEST_AGENT_DIR, "bind", str(layout.agent_dir), ["bind", "ro", "nosuid", "nodev"]),
-        _mount(GUEST_CHANNEL_DIR, "bind", str(layout.channel_dir), ["bind", "ro", "nosuid", "nodev", "noexec"]),
+        _mount(
+            GUEST_CHANNEL_DIR, "bind", str(layout.channel_dir), ["bind", "ro", "nosuid", "nodev", "noexec"]
+        ),
     ]
 
 

@@ -48,7 +48,9 @@ def parse_version(output: str) -> RunscVersion | None:
 
 
 def parse_build_information(binary: bytes | mmap.mmap) -> RunscVersion | None:
-    """Find the module version that Go left in a binary built from the module, where ``--version`` says nothing."""
+    """Find the module version that Go left in a binary built from the module, where ``--version`` says
+    nothing.
+    """
     match = _MODULE.search(binary)
     if match is None:
         return None
@@ -74,7 +76,7 @@ class Runsc:
             f"--root={self._state_dir}",
             "--platform=systrap",
             "--network=sandbox",  # its own network stack, in a namespace that has only lo
-            "--overlay2=none",  # the root is writable already, with a limit, and the host must be able to read it
+            "--overlay2=none",  # the root is writable already, with a limit; the host must be able to read it
             "--host-uds=open",  # the agent dials a unix socket of the host
             "--allow-suid",  # sudo inside
         ]
@@ -88,9 +90,13 @@ class Runsc:
         try:
             printed = await run_program([str(self.binary), "--version"], timeout_s=VERSION_S)
         except OSError as error:
-            raise HostUnusable(f"runsc cannot be run: {error.strerror}; set runsc_path to a working one") from error
+            raise HostUnusable(
+                f"runsc cannot be run: {error.strerror}; set runsc_path to a working one"
+            ) from error
         if printed.status != 0:
-            raise HostUnusable("`runsc --version` fails; set runsc_path to a working one", detail=printed.output)
+            raise HostUnusable(
+                "`runsc --version` fails; set runsc_path to a working one", detail=printed.output
+            )
         return parse_version(printed.output) or self._built_from() or RunscVersion("unknown", None)
 
     async def start(self, name: str) -> None:
@@ -106,8 +112,8 @@ class Runsc:
     def forget(self, name: str) -> None:
         """Remove what runsc remembers of a container whose processes are gone. Idempotent.
 
-        Quicker than ``runsc delete`` (15 ms of a new Go process), works when half of it is missing, and does not depend on the form of its state:
-        every file of a container has its name in its own.
+        Quicker than ``runsc delete`` (15 ms of a new Go process), works when half of it is missing, and does
+        not depend on the form of its state: every file of a container has its name in its own.
         """
         for entry in os.listdir(self._state_dir):
             if name in entry:
@@ -125,5 +131,6 @@ class Runsc:
 def _check(finished: Finished, subcommand: str) -> None:
     if finished.status != 0:
         raise RuntimeFailed(
-            "gVisor could not start the sandbox", detail=f"runsc {subcommand}: {finished.status}: {finished.output}"
+            "gVisor could not start the sandbox",
+            detail=f"runsc {subcommand}: {finished.status}: {finished.output}",
         )

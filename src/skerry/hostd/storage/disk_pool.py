@@ -79,8 +79,13 @@ class DiskPool:
         ]
 
     def usage(self, name: str, at: Path) -> DiskUsage:
-        """How full an attached disk is."""
-        inside = os.statvfs(at)
+        """How full an attached disk is.
+
+        Raises:
+            NotMounted: It is not attached there.
+        """
+        with filesystems.loop_mounted(at) as top:
+            inside = os.fstatvfs(top)
         backed = os.stat(self._file(name)).st_blocks * 512
         block = inside.f_frsize
         return DiskUsage(inside.f_blocks * block, (inside.f_blocks - inside.f_bfree) * block, backed)
@@ -90,13 +95,17 @@ class DiskPool:
 
         Source: kernel Documentation/ABI/testing/sysfs-fs-ext4, reserved_clusters;
         ext4_has_free_clusters() never grants these to ordinary writes.
+
+        Raises:
+            NotMounted: It is not attached there.
         """
-        inside = os.statvfs(at)
-        usual = min(inside.f_blocks // 50, 4096)  # ext4_calculate_resv_clusters()
-        held_back = max(usual, inside.f_bfree - allowance_bytes // inside.f_frsize)
-        device = os.stat(at).st_dev
-        block_device = os.path.basename(os.readlink(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"))
-        Path("/sys/fs/ext4", block_device, "reserved_clusters").write_text(str(held_back))
+        with filesystems.loop_mounted(at) as top:
+            inside = os.fstatvfs(top)
+            usual = min(inside.f_blocks // 50, 4096)  # ext4_calculate_resv_clusters()
+            held_back = max(usual, inside.f_bfree - allowance_bytes // inside.f_frsize)
+            device = os.fstat(top).st_dev
+            entry = os.readlink(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+            Path("/sys/fs/ext4", Path(entry).name, "reserved_clusters").write_text(str(held_back))
 
     @property
     def _disks(self) -> Path:

@@ -30,6 +30,7 @@ from skerry.hostd.storage.headroom import MIB, DiskUsage
 from skerry.hostd.storage.image_mounts import ImageMounts
 from skerry.hostd.storage.pool_directory import PoolDirectory
 from skerry.hostd.sys import filesystems
+from skerry.hostd.sys.filesystems import NotMounted
 from skerry.hostd.sys.mounts import MountFlag, is_mount_point, mount, unmount
 from skerry.spec.ids import SandboxId, is_sandbox_id
 
@@ -220,7 +221,7 @@ class RootStore:
         # the guest's.
         root = self._roots / sandbox_id
         disk, merged = root / "disk", root / "merged"
-        with contextlib.suppress(OSError):  # not mounted
+        with contextlib.suppress(NotMounted, OSError):  # OSError: shut down already, before a kill
             filesystems.shut_down(disk)
         for point in (merged, disk):
             _unmount_for_sure(point)
@@ -234,13 +235,10 @@ class RootStore:
         return sorted(SandboxId(name) for name in names if is_sandbox_id(name))
 
     def _usage(self, sandbox_id: SandboxId) -> DiskUsage:
-        disk = self._roots / sandbox_id / "disk"
         try:
-            if disk.stat().st_dev != disk.parent.stat().st_dev:
-                return self._disks.usage(sandbox_id, disk)
-        except FileNotFoundError:
-            pass
-        raise NotFound(f"{sandbox_id} has no root")
+            return self._disks.usage(sandbox_id, self._roots / sandbox_id / "disk")
+        except (NotMounted, FileNotFoundError) as error:
+            raise NotFound(f"{sandbox_id} has no root") from error
 
     def _usages(self) -> dict[str, DiskUsage]:
         usages: dict[str, DiskUsage] = {}
@@ -261,7 +259,7 @@ class RootStore:
             # it has grown.
             wanted = (allowance, usage.used_bytes) if allowance < usage.remaining_bytes else None
             if name not in self._held_back or self._held_back[name] != wanted:
-                with contextlib.suppress(FileNotFoundError):  # being released
+                with contextlib.suppress(NotMounted):  # released meanwhile
                     self._disks.allow(self._roots / name / "disk", allowance)
                     self._held_back[name] = wanted
         return plan.next_look_s
@@ -290,8 +288,7 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def _unmount_for_sure(point: Path) -> None:
-    """Unmount, be patient with a busy one for a second, then take it out of the tree: it goes with its last
-    user."""
+    """Unmount; when it stays busy for a second, take it out of the tree: it goes with its last user."""
     give_up = time.monotonic() + BUSY_PATIENCE_S
     while True:
         try:

@@ -15,7 +15,9 @@ _READ_BYTES = 65_536
 
 
 class Inotify:
-    """Watches files for modification. One instance serves many: a user may have only 128 (max_user_instances)."""
+    """Watches files for modification. One instance serves many: a user may have only 128
+    (max_user_instances).
+    """
 
     def __init__(self) -> None:
         self._fd = _checked(_libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC), "inotify_init1")

@@ -92,19 +92,35 @@ def _create(pin: Path) -> None:
     mount(pin, pin, None, MountFlag.BIND)
     try:
         mount("none", pin, None, MountFlag.PRIVATE)
-        _pin_namespace_of_child(pin)
+        _pin_newer_namespace(pin)
     except BaseException:
         remove(pin)
         raise
 
 
-def _pin_namespace_of_child(pin: Path) -> None:
+def _pin_newer_namespace(pin: Path) -> None:
+    """Pin a new namespace that counts as newer than ours, as the kernel asks for.
+
+    Since Linux 6.18 namespaces are numbered from ranges of each CPU, so one made later on another CPU may
+    count as older (EINVAL); one made on the CPU on which ours was made never does. Where ours is the first of
+    all, as outside of containers, every other one is newer. Source: mnt_ns_loop() in fs/namespace.c.
+    """
+    cpus = sorted(os.sched_getaffinity(0))
+    for cpu in cpus:
+        try:
+            return _pin_namespace_of_child(pin, cpu)
+        except OSError as error:
+            if error.errno != errno.EINVAL or cpu == cpus[-1]:
+                raise
+
+
+def _pin_namespace_of_child(pin: Path, cpu: int) -> None:
     # The kernel lets only an older namespace hold a newer one, so a child makes it and the parent, still
     # outside, mounts its file.
     from_child, to_parent = os.pipe()
     child = os.fork()
     if child == 0:
-        _unshare_and_wait(to_parent)
+        _unshare_and_wait(to_parent, cpu)
     os.close(to_parent)
     try:
         if not select.select([from_child], [], [], _CHILD_DEADLINE_S)[0]:
@@ -119,10 +135,11 @@ def _pin_namespace_of_child(pin: Path) -> None:
         os.waitpid(child, 0)
 
 
-def _unshare_and_wait(to_parent: int) -> None:
+def _unshare_and_wait(to_parent: int, cpu: int) -> None:
     """The child's whole life: its exit frees nothing, because the parent has pinned what it made."""
     failure = 0
     try:
+        os.sched_setaffinity(0, {cpu})
         enter_own()
     except OSError as error:
         failure = error.errno or errno.EIO

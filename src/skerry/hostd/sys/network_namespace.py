@@ -22,7 +22,8 @@ _IFREQ_FLAGS = struct.Struct("16sH22x")
 def create(pin: Path) -> None:
     """Make a namespace that has only ``lo``, up, and nothing else, and let a file hold it. Takes under 1 ms.
 
-    A thread of its own makes it, because a network namespace belongs to a thread (unshare(2)) and this process must stay in its own.
+    A thread of its own makes it, because a network namespace belongs to a thread (unshare(2)) and this
+    process must stay in its own.
 
     Raises:
         OSError: The kernel refused, or the file exists; nothing is left.

@@ -30,7 +30,11 @@ class Finished:
 
 
 async def run_program(
-    argv: Sequence[str], *, timeout_s: float, max_output_bytes: int = 16_384, env: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    max_output_bytes: int = 16_384,
+    env: Mapping[str, str] | None = None,
 ) -> Finished:
     """Run a program to its end in a session of its own.
 
@@ -75,7 +79,8 @@ async def _read_bounded(stream: asyncio.StreamReader, max_bytes: int) -> bytes:
 
 
 class ProcessHandle:
-    """A process that is not our child, held by a pidfd: its number may be used again, the handle never means another.
+    """A process that is not our child, held by a pidfd: its number may be used again, the handle never means
+    another.
 
     Source: pidfd_open(2); Linux 5.3.
     """
@@ -86,7 +91,9 @@ class ProcessHandle:
 
     @classmethod
     def open(cls, pid: int) -> Self | None:
-        """Take hold of a process; None when there is none of that number (0 and negative numbers never are one)."""
+        """Take hold of a process; None when there is none of that number (0 and negative numbers never are
+        one).
+        """
         if pid <= 0:
             return None
         try:
@@ -132,7 +139,7 @@ class ProcessHandle:
 
 
 def settle(future: "asyncio.Future[None]") -> None:
-    """Give a future its result, once: a descriptor may be reported ready again before its reader is removed."""
+    """Give a future its result, once: a descriptor may be reported ready twice before its reader goes."""
     if not future.done():
         future.set_result(None)
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 import skerry.control.store.database as database_module
 from skerry.control.store.database import Database
@@ -21,18 +20,17 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await opened.close()
 
 
-def _put(name: str) -> sa.TextClause:
-    return sa.text(f"INSERT INTO meta VALUES ('{name}', 'x')")  # noqa: S608
+def _put(name: str) -> str:
+    return f"INSERT INTO meta VALUES ('{name}', 'x')"  # noqa: S608
 
 
-def _insert(name: str) -> Callable[[sa.Connection], None]:
+def _insert(name: str) -> Callable[[sqlite3.Connection], None]:
     return lambda connection: connection.execute(_put(name)).close()
 
 
-def _names(connection: sa.Connection) -> list[str]:
-    return list(
-        connection.execute(sa.text("SELECT name FROM meta WHERE value = 'x' ORDER BY name")).scalars()
-    )
+def _names(connection: sqlite3.Connection) -> list[str]:
+    rows = connection.execute("SELECT name FROM meta WHERE value = 'x' ORDER BY name")
+    return [name for (name,) in rows]
 
 
 async def test_a_read_sees_every_write_that_was_awaited(database: Database) -> None:
@@ -41,7 +39,7 @@ async def test_a_read_sees_every_write_that_was_awaited(database: Database) -> N
 
 
 async def test_a_failing_transaction_changes_nothing_and_the_next_one_works(database: Database) -> None:
-    def fail(connection: sa.Connection) -> None:
+    def fail(connection: sqlite3.Connection) -> None:
         connection.execute(_put("a"))
         raise KeyError("no")
 
@@ -52,7 +50,7 @@ async def test_a_failing_transaction_changes_nothing_and_the_next_one_works(data
 
 
 async def test_an_error_of_the_database_tells_no_values(database: Database) -> None:
-    statement = sa.text("INSERT INTO meta VALUES (:name, NULL)")
+    statement = "INSERT INTO meta VALUES (:name, NULL)"
     with pytest.raises(RuntimeFailed) as error:
         await database.write(
             lambda connection: connection.execute(statement, {"name": "confidential"}).close()
@@ -62,8 +60,8 @@ async def test_an_error_of_the_database_tells_no_values(database: Database) -> N
 
 
 async def test_durable_commits_are_synchronous_and_others_are_not(database: Database) -> None:
-    def mode(connection: sa.Connection) -> int:
-        return int(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+    def mode(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("PRAGMA synchronous").fetchone()[0])
 
     normal, full = 1, 2
     assert await database.write(mode) == normal
@@ -74,7 +72,7 @@ async def test_durable_commits_are_synchronous_and_others_are_not(database: Data
 async def test_work_whose_caller_went_away_is_still_done(database: Database) -> None:
     gate = threading.Event()
 
-    def work(connection: sa.Connection) -> None:
+    def work(connection: sqlite3.Connection) -> None:
         assert gate.wait(10)
         connection.execute(_put("a"))
 
@@ -92,7 +90,7 @@ async def test_the_queue_is_bounded(database: Database, monkeypatch: pytest.Monk
     monkeypatch.setattr(database_module, "MAX_WAITING", 1)
     gate, busy = threading.Event(), threading.Event()
 
-    def hold(connection: sa.Connection) -> None:
+    def hold(connection: sqlite3.Connection) -> None:
         busy.set()
         assert gate.wait(10)
 

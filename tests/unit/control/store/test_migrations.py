@@ -97,9 +97,7 @@ def _modes(directory: Path) -> dict[str, int]:
 
 async def test_the_files_are_for_their_owner_only(tmp_path: Path) -> None:
     database = Database.open(tmp_path / "skerry.db")
-    await database.write(
-        lambda connection: connection.execute(sa.text("INSERT INTO meta VALUES ('a', 'b')")).close()
-    )
+    await database.write(lambda connection: connection.execute("INSERT INTO meta VALUES ('a', 'b')").close())
     modes = _modes(tmp_path)
     await database.close()
     assert modes == {"skerry.db": 0o600, "skerry.db-wal": 0o600, "skerry.db-shm": 0o600}
