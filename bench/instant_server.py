@@ -75,7 +75,7 @@ class _Connection:
             case "processWait":
                 await self._wait(id_, params["pid"])
             case "writeFile" | "writeTextFile":
-                asyncio.get_running_loop().create_task(self._write(id_, params))
+                asyncio.get_running_loop().create_task(self._write(id_, method, params))
             case "readTextFile":
                 await self._ok(id_, _files[params["path"]].decode())
             case "readFile":
@@ -120,9 +120,11 @@ class _Connection:
             await send(head + chunk + b'"}}', WSMsgType.TEXT)
         await send(b'{"jsonrpc":"2.0","method":"$sandbox.stream.end",%b}}' % params, WSMsgType.TEXT)
 
-    async def _write(self, id_: object, params: dict[str, Any]) -> None:
+    async def _write(self, id_: object, method: str, params: dict[str, Any]) -> None:
         if "contentStreamId" in params:
             data = await self._taken(params["contentStreamId"])
+        elif method == "writeFile":
+            data = pybase64.b64decode(params["content"])
         else:
             data = params["content"].encode()
         _files[params["path"]] = data

@@ -60,7 +60,7 @@ def _start_server() -> subprocess.Popen[str]:
         raise SetupError("this needs root and there is no sudo: run it as root")
     say("Root is needed now; sudo asks once:")
     return subprocess.Popen(
-        ["sudo", "--", sys.executable, "-m", "setup.root_steps"],
+        ["sudo", "--", sys.executable, "-B", "-m", "setup.root_steps"],
         cwd=REPOSITORY,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

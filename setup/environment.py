@@ -32,6 +32,8 @@ def ensure_venv() -> None:
     # Whatever builds the package is in the lock, so that nothing is fetched unchecked.
     pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "-q"]
     run([*pip, "install", "--no-deps", "--no-build-isolation", "-e", REPOSITORY], timeout_s=600)
+    # As root, Skerry writes no compiled files among the sources of another user.
+    run([python, "-m", "compileall", "-q", REPOSITORY / "src"], timeout_s=120)
     (VENV / ".skerry-setup").write_text(key)
 
 

@@ -157,7 +157,7 @@ def _requests() -> Iterator[Entry]:
         "args": ["a", "ü"],
         "env": {"A": "1"},
         "clear_env": True,
-        "cwd": "/tmp",  # noqa: S108 - data of a vector
+        "cwd": "/tmp",
     }
     spawn |= {"stdin": True, "stdout": "piped", "stderr": "null", "credit": 262144, "user": "root"}
     yield _request("spawn with everything", "process.spawn", spawn)

@@ -220,7 +220,7 @@ class _Game:
 
     def _answer(self) -> bytes:
         dice = self._dice
-        pending = list(self.link._requests)
+        pending = list(self.link.calls._requests)
         if not pending:
             return ping()
         asked = dice.choice(pending)

@@ -1,7 +1,7 @@
 """A daemon for tests of the supervisor, which does what ``behaviour.json`` says of its name.
 
-``serve``; ``fail``: says that it cannot; ``crash``: ends at once; ``hang``: says nothing; ``die``: says that it
-serves, then ends; ``deaf``: serves and never stops; ``dirty``: serves, and cannot clean up.
+``serve``; ``fail``: says that it cannot; ``crash``: ends at once; ``hang``: says nothing; ``die``: says that
+it serves, then ends; ``deaf``: serves and never stops; ``dirty``: serves, and cannot clean up.
 """
 
 import asyncio

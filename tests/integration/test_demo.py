@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from demo.leftovers import find_leftovers
+from demo.run import SKERRY
 from tests.conftest import REPOSITORY, Built
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.usefixtures("built"), pytest.mark.timeout(120)]
@@ -41,9 +42,11 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """Where the demo's data directory will be."""
-    return tmp_path
+def place(tmp_path: Path) -> Iterator[Path]:
+    """Where the demo's data directory will be; stops what a demo that failed left running."""
+    yield tmp_path
+    for data_dir in tmp_path.iterdir():
+        subprocess.run([SKERRY, "down", "--data-dir", data_dir], timeout=DEADLINE_S, check=True)
 
 
 def test_it_runs_the_program_in_a_real_sandbox(place: Path, built: Built) -> None:

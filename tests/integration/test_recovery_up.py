@@ -3,14 +3,11 @@ left.
 """
 
 import asyncio
-import base64
 import hashlib
-import json
 import os
 import random
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,11 +18,11 @@ import pytest
 
 from skerry.spec.ids import SandboxId, container_name
 from tests.conftest import Built
+from tests.harness.raw_client import DEADLINE_S, RawClient, until
 from tests.harness.skerry_up import SkerryUp
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(180)]
 
-DEADLINE_S = 40.0
 LINES = 60_000
 """About 700 kB: what the agent keeps of a stream that nobody reads is 1 MiB."""
 
@@ -43,54 +40,10 @@ def skerry(tmp_path: Path, built: Built) -> Iterator[SkerryUp]:
     assert made.leftovers() == []
 
 
-class Client:
-    """As few lines as can speak to the server."""
-
-    def __init__(self, skerry: SkerryUp, session: aiohttp.ClientSession) -> None:
-        self._session = session
-        self._url = json.loads(skerry.data.endpoint.read_text())["url"]
-        self._headers = {"Authorization": f"Bearer {skerry.data.client_token.read_text().strip()}"}
-
-    async def create(self, **config: object) -> tuple[str, aiohttp.ClientWebSocketResponse]:
-        """Make a sandbox; the connection is its primary client."""
-        header = base64.b64encode(json.dumps(config).encode()).decode()
-        headers = self._headers | {"x-deno-sandbox-config": header}
-        socket = await self._session.ws_connect(f"{self._url}/api/v3/sandboxes/create", headers=headers)
-        return str(socket._response.headers["x-deno-sandbox-id"]), socket
-
-    async def connect(self, sandbox_id: str) -> aiohttp.ClientWebSocketResponse:
-        """One more client."""
-        url = f"{self._url}/api/v3/sandbox/{sandbox_id}/connect"
-        return await self._session.ws_connect(url, headers=self._headers)
-
-    async def serves(self, sandbox_id: str) -> bool:
-        """Whether a sandbox answers a call."""
-        async with await self.connect(sandbox_id) as socket:
-            await socket.send_json({"jsonrpc": "2.0", "id": 1, "method": "envToObject", "params": {}})
-            answer = await socket.receive_json(timeout=DEADLINE_S)
-            return "ok" in answer["result"]
-
-    async def list(self) -> dict[str, dict[str, Any]]:
-        """Every sandbox, by its ID."""
-        async with self._session.get(f"{self._url}/skerry/v1/sandboxes", headers=self._headers) as answer:
-            return {row["sandbox_id"]: row for row in await answer.json()}
-
-
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as session:
         yield session
-
-
-async def until(condition: Callable[[], Awaitable[object]], what: str) -> None:
-    """Wait until a condition holds; a server that does not answer just now is not the end."""
-    end_s = time.monotonic() + DEADLINE_S
-    while True:
-        with suppress(aiohttp.ClientError, OSError):
-            if await condition():
-                return
-        assert time.monotonic() < end_s, f"{what} did not come about within {DEADLINE_S:g} s"
-        await asyncio.sleep(0.02)
 
 
 async def kill(skerry: SkerryUp, *names: str) -> None:
@@ -120,7 +73,7 @@ def sandboxes_of(skerry: SkerryUp) -> set[str]:
     return {path.name for path in Path("/sys/fs/cgroup").glob(f"**/skerry-{instance}-*")}
 
 
-async def reason_of(client: Client, sandbox_id: str) -> tuple[str, int | None]:
+async def reason_of(client: RawClient, sandbox_id: str) -> tuple[str, int | None]:
     """Why a sandbox ended, once it has."""
     rows: dict[str, dict[str, Any]] = {}
 
@@ -139,7 +92,7 @@ async def test_killed_while_sandboxes_are_made(
     seed = int.from_bytes(os.urandom(4), "big")
     chance = random.Random(seed)  # noqa: S311 - moments, not secrets
     skerry.up()
-    client = Client(skerry, http)
+    client = RawClient(skerry, http)
     keeper, _ = await client.create(timeout="10m")
 
     async def make() -> str | None:
@@ -158,7 +111,7 @@ async def test_killed_while_sandboxes_are_made(
         told |= {one for one in await asyncio.gather(*making) if one is not None}
         if "up" in names:
             skerry.up()
-        client = Client(skerry, http)
+            client = RawClient(skerry, http)
 
         await until(partial(client.serves, keeper), f"service after the kill (seed {seed})")
 
@@ -180,15 +133,16 @@ async def test_what_is_printed_while_everything_is_killed_is_complete(
     skerry: SkerryUp, http: aiohttp.ClientSession
 ) -> None:
     skerry.up()
-    sandbox_id, _ = await Client(skerry, http).create(timeout="10m")
-    reading = skerry.begin("exec", sandbox_id, PRINT, stdout=asyncio.subprocess.DEVNULL)
+    sandbox_id, _ = await RawClient(skerry, http).create(timeout="10m")
+    with skerry.begin("exec", sandbox_id, PRINT, stdout=asyncio.subprocess.DEVNULL) as reading:
 
-    async def prints() -> bool:
-        return bool(skerry.json("logs", sandbox_id))
+        async def prints() -> bool:
+            return bool(skerry.json("logs", sandbox_id))
 
-    await until(prints, "a process")
-    skerry.kill("up", "api", "hostd")
-    reading.wait(DEADLINE_S)
+        await until(prints, "a process")
+        skerry.kill("up", "api", "hostd")
+        # Its connection is gone, and it says so.
+        assert reading.wait(DEADLINE_S) != 0
     skerry.up()
     (process,) = skerry.json("logs", sandbox_id)
     printed = skerry.command("logs", sandbox_id, str(process["pid"]), "--follow").stdout
@@ -199,7 +153,7 @@ async def test_ends_while_nobody_looked_are_reported_as_they_were(
     skerry: SkerryUp, http: aiohttp.ClientSession
 ) -> None:
     skerry.up()
-    client = Client(skerry, http)
+    client = RawClient(skerry, http)
     (crashed, _), (expired, _), (lives, _) = [
         await client.create(timeout=timeout) for timeout in ("10m", "3s", "10m")
     ]
@@ -207,7 +161,7 @@ async def test_ends_while_nobody_looked_are_reported_as_they_were(
     kill_sandbox(skerry, crashed)
     await asyncio.sleep(3)  # for the duration to be over; not a synchronisation
     skerry.up()
-    client = Client(skerry, http)
+    client = RawClient(skerry, http)
     assert await reason_of(client, crashed) == ("crashed", 137)
     assert (await reason_of(client, expired))[0] == "expired"
     assert await client.serves(lives)
@@ -217,7 +171,7 @@ async def test_an_end_while_only_hostd_is_down_is_reported(
     skerry: SkerryUp, http: aiohttp.ClientSession
 ) -> None:
     skerry.up()
-    client = Client(skerry, http)
+    client = RawClient(skerry, http)
     (crashed, socket), (lives, _) = [await client.create(timeout="10m") for _ in range(2)]
     skerry.kill("hostd")
     kill_sandbox(skerry, crashed)
@@ -229,7 +183,7 @@ async def test_an_end_while_only_hostd_is_down_is_reported(
 
 async def test_sessions_wait_a_while_for_their_creator(skerry: SkerryUp, http: aiohttp.ClientSession) -> None:
     skerry.up()
-    client = Client(skerry, http)
+    client = RawClient(skerry, http)
     (kept, first), (left, second) = [await client.create() for _ in range(2)]
     skerry.kill("api")
     again: list[aiohttp.ClientWebSocketResponse] = []
@@ -251,7 +205,7 @@ async def test_ten_sandboxes_outlive_an_api_and_all_answer(
     skerry: SkerryUp, http: aiohttp.ClientSession
 ) -> None:
     skerry.up()
-    client = Client(skerry, http)
+    client = RawClient(skerry, http)
     made = [(await client.create(timeout="10m"))[0] for _ in range(10)]
     skerry.kill("api")
 

@@ -1,8 +1,8 @@
 """Root in a sandbox can speak on the channel as it likes. It harms only its own sandbox.
 
 Each attack costs the attacker's link: its connection is closed, or the frames are ignored up to a bound. A
-neighbour's link in the same event loop keeps answering, and what the attacker makes this process hold stays below
-a bound that the test names.
+neighbour's link in the same event loop keeps answering, and what the attacker makes this process hold stays
+below a bound that the test names.
 """
 
 import array

@@ -79,9 +79,10 @@ pub fn start(program: &Program<'_>, stack: &mut ChildStack) -> Result<Pid, Spawn
     // SAFETY: the stack outlives the child's use of it, because CLONE_VFORK lets us go on only after the child has called
     // execve or exited; so does `child`. `run_child` only makes system calls, and never returns to a caller.
     let pid = unsafe { libc::clone(run_child, stack.top(), flags, (&raw mut child).cast()) };
-    let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else {
+    if pid < 0 {
         return Err(SpawnError::Clone(last_errno()));
-    };
+    }
+    let Some(pid) = Pid::from_raw(pid) else { return Err(SpawnError::Clone(Errno::AGAIN)) };
     match child.failed {
         None => Ok(pid),
         Some(error) => {
@@ -143,7 +144,7 @@ fn execute(child: &Child<'_>) -> Errno {
         unsafe { libc::execve(candidate.as_ptr(), child.args.as_ptr(), child.env.as_ptr()) };
         match last_errno() {
             Errno::ACCESS => denied = true,
-            Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG => {}
+            Errno::NOENT | Errno::NOTDIR | Errno::NODEV | Errno::STALE | Errno::TIMEDOUT => {}
             other => return other,
         }
     }

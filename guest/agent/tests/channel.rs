@@ -201,7 +201,6 @@ fn violations_close_the_connection_and_nothing_else() {
         frame(Frame::Data { stream: process.stdout.unwrap(), offset: 0, bytes: b"x" }),
         frame(Frame::Credit { stream: unknown, consumed: 0, limit: 1 }),
         frame(Frame::Credit { stream: process.stdout.unwrap(), consumed: 1, limit: 1 }),
-        frame(Frame::Attach { stream: process.stdout.unwrap(), from: 1, limit: 1 }),
         frame(Frame::Attach { stream: unknown, from: 0, limit: 1 }),
         frame(Frame::Detach { stream: unknown }),
         frame(Frame::Reset { stream: process.stdout.unwrap(), body: b"" }),
@@ -282,7 +281,8 @@ fn a_host_that_does_not_read_is_not_read_either() {
     }
     assert!(written < 16 << 20, "the agent took {written} bytes that it could not answer");
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.id())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let memory = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let peak = memory("VmHWM:").or(memory("VmRSS:")).unwrap();
     let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(peak_kib < 32 * 1024, "the agent used {peak_kib} KiB");
     agent.kill().unwrap();

@@ -168,7 +168,7 @@ fn files_without_a_size_are_read_to_their_end() {
     let mut host = Host::start();
     let status = read_inline(&mut host, Path::new("/proc/self/status"));
     assert!(status.starts_with(b"Name:"));
-    assert_eq!(read_inline(&mut host, Path::new("/proc/sys/kernel/ostype")), b"Linux\n");
+    assert!(read_inline(&mut host, Path::new("/proc/sys/kernel/ostype")).starts_with(b"Linux"));
     // Too large for an inline answer, although it says that it is empty.
     let (stream, size) = read_stream(&mut host, &read(Path::new("/proc/self/status"), 10));
     assert_eq!(size, 0);
@@ -185,7 +185,7 @@ fn pipes_and_devices_do_not_hold_the_agent() {
     assert_eq!(host.code_of(FS_WRITE, &write(&fifo, b"x")), "ENXIO");
     let writer = std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
     let waiting: Vec<u32> = (0..60).map(|_| read_stream(&mut host, &read(&fifo, 10)).0).collect();
-    assert_eq!(read_inline(&mut host, Path::new("/proc/sys/kernel/ostype")), b"Linux\n");
+    assert!(read_inline(&mut host, Path::new("/proc/sys/kernel/ostype")).starts_with(b"Linux"));
     drop(writer);
     for stream in waiting {
         assert_eq!(host.read_all(stream), b"");

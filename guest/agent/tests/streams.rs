@@ -48,6 +48,21 @@ fn nothing_is_sent_beyond_the_credit() {
 }
 
 #[test]
+fn an_offset_that_the_stream_has_not_reached_is_refused() {
+    let mut host = Host::start();
+    let spawned = host.spawn(&SpawnParams { stdin: true, ..shell("echo one; read x; echo two") });
+    let stdout = spawned.stdout.unwrap();
+    assert_eq!(host.next_of(stdout), Event::Data { stream: stdout, offset: 0, bytes: b"one\n".to_vec() });
+    attach(&mut host, stdout, 5, MIB);
+    assert_eq!(host.reset(stdout).code, "EINVAL");
+    // The stream itself goes on.
+    host.write_all(spawned.stdin.unwrap(), b"\n");
+    host.exit(spawned.pid);
+    attach(&mut host, stdout, 4, MIB);
+    assert_eq!(host.read_from(stdout, 4, MIB), b"two\n");
+}
+
+#[test]
 fn a_slow_reader_stalls_only_its_own_process() {
     let mut host = Host::start();
     let stuck = host.spawn(&SpawnParams { credit: 1, ..shell("cat /dev/zero") });

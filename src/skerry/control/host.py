@@ -34,7 +34,9 @@ class Host(Protocol):
         """Start a sandbox; on error nothing of it is left on the host."""
         ...
 
-    async def listen(self, sandbox_id: SandboxId, protocol_factory: Callable[[], StreamProtocol]) -> Listening:
+    async def listen(
+        self, sandbox_id: SandboxId, protocol_factory: Callable[[], StreamProtocol]
+    ) -> Listening:
         """Serve the connections that the sandbox's agent makes. May come before `start`."""
         ...
 

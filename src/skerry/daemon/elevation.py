@@ -24,7 +24,8 @@ def run_as_root(verb: Sequence[str], *, why: str) -> NoReturn:
     Raises:
         HostUnusable: There is no sudo.
     """
-    again = [sys.executable, "-I", "-m", "skerry", *verb]
+    # -B: no files of root's among the sources of the person who asks.
+    again = [sys.executable, "-I", "-B", "-m", "skerry", *verb]
     sudo = shutil.which("sudo")
     if sudo is None:
         line = shlex.join(again)

@@ -16,8 +16,8 @@ from skerry.daemon import lifeline
 from skerry.daemon.log_files import LineSplitter
 from skerry.errors import SkerryError
 
-PROGRAM = (sys.executable, "-I", "-m", "skerry")
-"""-I: neither the current directory nor PYTHON* variables decide what root imports."""
+PROGRAM = (sys.executable, "-I", *(("-B",) if sys.dont_write_bytecode else ()), "-m", "skerry")
+"""-I: neither the current directory nor PYTHON* variables decide what root imports. -B: see `elevation`."""
 
 _READ_BYTES = 65_536
 _EXIT_S = 5.0

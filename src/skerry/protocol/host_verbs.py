@@ -11,7 +11,7 @@ import struct
 import msgspec
 
 from skerry.spec.ids import SandboxId
-from skerry.spec.sandbox import DriverReport, Ended, Observed, StartSpec, Usage
+from skerry.spec.sandbox import DriverReport, Ended, StartSpec
 
 MAX_FRAME_BYTES = 1 << 20
 """A listing of 1,000 sandboxes takes about 150 KiB."""

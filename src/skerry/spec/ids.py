@@ -35,7 +35,9 @@ def parse_sandbox_id(text: str) -> SandboxId:
         InvalidRequest: It is not of the form ``sbx_<region>_<20 characters>``.
     """
     if not _SANDBOX.fullmatch(text):
-        raise InvalidRequest("not a sandbox ID: expected sbx_<three letters>_<20 characters of [0-9a-hjkmnp-z]>")
+        raise InvalidRequest(
+            "not a sandbox ID: expected sbx_<three letters>_<20 characters of [0-9a-hjkmnp-z]>"
+        )
     return SandboxId(text)
 
 

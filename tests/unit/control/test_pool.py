@@ -8,7 +8,7 @@ import pytest
 
 from skerry.control.store.database import Database
 from skerry.control.store.sandboxes import SandboxStore
-from skerry.errors import ResourceExhausted, RuntimeFailed
+from skerry.errors import HostUnusable, ResourceExhausted, RuntimeFailed
 from skerry.lifecycle.events import Stage
 from skerry.service.requests import CreateRequest
 from skerry.service.service import Service
@@ -134,6 +134,13 @@ async def test_a_pool_whose_members_are_all_bad_still_gives_a_sandbox(
     host.faults["resume"] = [RuntimeFailed("stuck")] * 2
     attachment = await service.create(ALICE, SESSION)
     await until(lambda: host.running() == {attachment.sandbox_id} and not host.frozen())
+
+
+async def test_a_host_that_is_away_costs_one_member_only(service: Service, host: ScriptedHost) -> None:
+    host.faults["resume"] = [HostUnusable("hostd cannot be reached")] * 2
+    with pytest.raises(HostUnusable, match="hostd cannot be reached"):
+        await service.create(ALICE, SESSION)
+    assert (await service.status(ADMIN)).pool.ready == 1
 
 
 async def test_failing_refills_wait_longer_each_time_and_are_seen(

@@ -45,10 +45,13 @@ async def test_the_end_cancels_and_waits() -> None:
 
 
 async def test_the_body_may_fail_too() -> None:
-    with pytest.raises(KeyError):
+    async def body() -> None:
         async with Tasks() as tasks:
             tasks.start(asyncio.Event().wait(), name="work")
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await body()
 
 
 async def test_nothing_is_started_at_the_end() -> None:

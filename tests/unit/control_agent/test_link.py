@@ -144,7 +144,7 @@ async def test_result_that_nobody_waits_for_is_abandoned(
         return answer.value.pid
 
     task: asyncio.Task[int] = asyncio.get_running_loop().create_task(
-        link.call("test", Nothing(), Spawned, timeout_s=5, accept=accept, abandon=abandoned.append)
+        link.calls.call("test", Nothing(), Spawned, timeout_s=5, accept=accept, abandon=abandoned.append)
     )
     await peer.receive_request("test")
     if not answered_first:

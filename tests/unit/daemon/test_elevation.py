@@ -47,6 +47,7 @@ def test_the_command_line(
             "--",
             sys.executable,
             "-I",
+            "-B",
             "-m",
             "skerry",
             "up",

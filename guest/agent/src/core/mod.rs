@@ -316,7 +316,16 @@ impl Core {
             }
             return Ok(());
         }
-        self.output_frame(stream, |output| output.attach(from, limit))?;
+        if from > self.streams.output(stream).map_or(0, |output| output.journal.next()) {
+            let failure = Failure::new("EINVAL", "the stream has not come so far");
+            self.outbox.reset(stream, &failure);
+            self.streams.change(stream, output::Output::release);
+            return Ok(());
+        }
+        self.output_frame(stream, |output| {
+            output.attach(from, limit);
+            Ok(())
+        })?;
         self.effects.push_back(Effect::ReadOutput(stream));
         Ok(())
     }

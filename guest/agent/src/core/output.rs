@@ -142,11 +142,15 @@ impl Output {
         }
     }
 
-    /// ATTACH: somebody reads from `from` on, and may be sent bytes below `limit`.
-    pub fn attach(&mut self, from: u64, limit: u64) -> Result<(), Violation> {
-        if from > self.journal.next() {
-            return Err(Violation("ATTACH beyond the end of the stream"));
+    /// The reader went away, while its connection lives.
+    pub fn release(&mut self) {
+        if matches!(self.reader, Reader::Attached { .. }) {
+            self.reader = Reader::Orphaned { until: None };
         }
+    }
+
+    /// ATTACH: somebody reads from `from` on, which is no later than the last byte, and may be sent bytes below `limit`.
+    pub fn attach(&mut self, from: u64, limit: u64) {
         self.reader = Reader::Attached { limit };
         self.was_attached = true;
         self.sent = from;
@@ -156,7 +160,6 @@ impl Output {
         if self.source == Source::File {
             self.trim();
         }
-        Ok(())
     }
 
     /// CREDIT. Nothing happens while nobody is attached, as when it crossed a DETACH.

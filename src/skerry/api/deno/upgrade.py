@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -32,6 +33,9 @@ MAX_CONNECTIONS = 4096
 
 _ACCEPT_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_PORT = 65_535
+
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 20), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 4))
+"""Seconds of silence before the first probe, seconds between probes, probes."""
 
 _log = structlog.get_logger(__name__)
 
@@ -109,14 +113,14 @@ class SessionRoutes:
         if transport is None or transport.is_closing():
             return response
         flavour = flavour_of(request.headers.get("User-Agent"))
-        socket = MessageSocket(self._budget, asyncio.get_running_loop(), request.protocol.connection_lost)
-        session = Session(attachment, socket, flavour, budget=self._budget, stream_ids=self._stream_ids)
+        messages = MessageSocket(self._budget, asyncio.get_running_loop(), request.protocol.connection_lost)
+        session = Session(attachment, messages, flavour, budget=self._budget, stream_ids=self._stream_ids)
         self._sessions.add(session)
         _log.info(
             "connected", sandbox=attachment.sandbox_id, client=flavour.value, primary=attachment.primary
         )
         try:
-            opened = self._answer(request, response, socket, session, transport)
+            opened = self._answer(request, response, messages, session, transport)
             await session.run(opened, stopping=lambda: self._stopping)
         finally:
             self._sessions.discard(session)
@@ -127,7 +131,7 @@ class SessionRoutes:
     async def _answer(
         request: web.Request,
         response: web.StreamResponse,
-        socket: MessageSocket,
+        messages: MessageSocket,
         session: Session,
         transport: Any,
     ) -> None:
@@ -135,8 +139,24 @@ class SessionRoutes:
         the answer."""
         request.protocol.keep_alive(False)
         response.force_close()
-        socket.take_over(transport, session)
+        notice_dead_peers(transport)
+        messages.take_over(transport, session)
         await response.prepare(request)
+
+
+def notice_dead_peers(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel find out that the client's machine is gone, within about a minute.
+
+    Not by WebSocket pings: a client that a debugger has stopped answers none, but its kernel does.
+
+    Source: tcp(7).
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _handshake(request: web.Request) -> str:

@@ -194,7 +194,8 @@ class MessageSocket(asyncio.Protocol):
     def send(self, message: bytes) -> None:
         """Send one text message; lost silently when the connection is closing.
 
-        Never waits: see `writable`. What is sent in one turn of the event loop goes out together: a system call, and a wake-up
+        Never waits: see `writable`. What is sent in one turn of the event loop goes out together: a system
+        call, and a wake-up
         of the client, for each message cost more than all else here.
         """
         if self._close_sent or self._transport is None:

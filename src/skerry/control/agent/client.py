@@ -67,7 +67,7 @@ class AgentClient(FileCalls):
             credit=credit,
             user=user,
         )
-        return await self.link.call(
+        return await self.link.calls.call(
             "process.spawn",
             params,
             Spawned,
@@ -168,7 +168,7 @@ class AgentClient(FileCalls):
             process.stdin.reset("RESET", "nobody writes")
         kill = messages.KillParams(process.pid, "SIGKILL", group=True)
         with contextlib.suppress(SandboxEnded):
-            pending = self.link.post("process.kill", kill, type(None), timeout_s=REQUEST_TIMEOUT_S)
+            pending = self.link.calls.post("process.kill", kill, type(None), timeout_s=REQUEST_TIMEOUT_S)
             pending.future.add_done_callback(_seen)
 
     def _adopt_process(self, info: ProcessInfo, outputs: set[int]) -> None:
@@ -183,7 +183,7 @@ class AgentClient(FileCalls):
 
     def _ask_for_exits(self) -> None:
         asked = list(self._processes)
-        pending = self.link.post("process.list", _NOTHING, ProcessList, timeout_s=REQUEST_TIMEOUT_S)
+        pending = self.link.calls.post("process.list", _NOTHING, ProcessList, timeout_s=REQUEST_TIMEOUT_S)
         pending.future.add_done_callback(partial(self._exits_listed, asked))
 
     def _exits_listed(self, asked: list[Process], future: "asyncio.Future[ProcessList]") -> None:

@@ -135,7 +135,7 @@ class FileCalls:
     ) -> FileWriter:
         """Open a file for writing, truncated unless `append`."""
         params = messages.WriteOpenParams(guest_text(path), append, create, create_new, mode)
-        return await self.link.call(
+        return await self.link.calls.call(
             "fs.write_open",
             params,
             WriteOpened,
@@ -167,7 +167,7 @@ class FileCalls:
 
     async def _open_read(self, path: GuestText, inline_max: int) -> tuple[int | None, OutputStream]:
         credit = self.link.streams.credit_for_new(1, self.link.unanswered)
-        return await self.link.call(
+        return await self.link.calls.call(
             "fs.read",
             messages.ReadParams(guest_text(path), inline_max, credit),
             ReadResult,

@@ -2,21 +2,21 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from skerry.control.agent.calls import Calls
 from skerry.control.agent.connection import Connection
 from skerry.control.agent.pace import TokenBucket
-from skerry.control.agent.requests import Answer, Pending, RequestTable
 from skerry.control.agent.streams import MakeError
 from skerry.control.agent.table import StreamTable
-from skerry.errors import AgentError, GuestUnreachable, InvalidRequest, ResourceExhausted, SandboxEnded
+from skerry.errors import GuestUnreachable, SandboxEnded
 from skerry.protocol import frames, messages
 from skerry.protocol.frames import MAX_UNFINISHED_BYTES, Frame
-from skerry.protocol.messages import Failure, Hello, ProtocolError, Response
+from skerry.protocol.messages import Hello, ProtocolError, Response
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -72,16 +72,15 @@ class AgentLink:
         self.stats = LinkStats()
         self.streams = StreamTable(self)
         self._welcome = frames.welcome(messages.Welcome(messages.GENERATION, epoch, reattach_window_ms))
-        self._requests = RequestTable()
+        self.calls = Calls(self)
+        self._handlers = self._handlers_by_type()
         self._live: Connection | None = None
         self._newcomer: Connection | None = None
         self._key: bytes | None = None
         self._boot: bytes | None = None
-        self._answered = False  # a RESPONSE has come on the live connection
         self._ended: str | None = None
         self._listener: LinkListener | None = None
         self._connect_waiters: list[asyncio.Future[None]] = []
-        self._expiry: asyncio.TimerHandle | None = None
         now_s = self._loop.time()
         self._error_times_s: deque[float] = deque(maxlen=ERRORS_BEFORE_PAUSE)
         self._refuse_until_s = now_s
@@ -108,7 +107,7 @@ class AgentLink:
     @property
     def unanswered(self) -> int:
         """Requests under way."""
-        return len(self._requests)
+        return self.calls.unanswered
 
     def listen(self, listener: LinkListener) -> None:
         """Say who is told about processes; there is one."""
@@ -135,94 +134,11 @@ class AgentLink:
             if waiter in self._connect_waiters:
                 self._connect_waiters.remove(waiter)
 
-    async def request(
+    def request(
         self, method: str, params: msgspec.Struct, result_type: type[T], *, timeout_s: float
-    ) -> T:
-        """Let the agent do something, exactly once, however often the connection breaks meanwhile.
-
-        Args:
-            timeout_s: Until the answer, in seconds.
-        Raises:
-            AgentError: The agent's answer; ``code`` is an errno name or a code of the channel.
-            GuestUnreachable: No answer in time (it may still happen), or the agent was replaced.
-            ResourceExhausted: The answer is too large.
-            SandboxEnded: The sandbox ended.
-        Cancellation does not stop what the agent does.
-        """
-        await self._place(method, timeout_s)
-        pending = self.post(method, params, result_type, timeout_s=timeout_s)
-        try:
-            return cast(T, await pending.future)
-        finally:
-            self._requests.forget_unsent(pending)
-
-    async def call(
-        self,
-        method: str,
-        params: msgspec.Struct,
-        result_type: type[R],
-        *,
-        timeout_s: float,
-        accept: Callable[[Answer[R]], T],
-        abandon: Callable[[T], None],
-    ) -> T:
-        """As `request`, for answers that name things.
-
-        Args:
-            accept: Makes the result of the answer, before any frame that follows the answer is looked at.
-            abandon: Frees the result when the caller has gone away meanwhile.
-        """
-        await self._place(method, timeout_s)
-        pending = self.post(method, params, result_type, timeout_s=timeout_s, accept=accept, abandon=abandon)
-        future = pending.future
-        try:
-            return cast(T, await future)
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                abandon(future.result())
-            raise
-        finally:
-            self._requests.forget_unsent(pending)
-
-    def post(
-        self,
-        method: str,
-        params: msgspec.Struct,
-        result_type: Any,
-        *,
-        timeout_s: float,
-        accept: Callable[[Answer[Any]], Any] | None = None,
-        abandon: Callable[[Any], None] | None = None,
-    ) -> Pending:
-        """As `call`, without waiting; not held up by `MAX_UNANSWERED_REQUESTS`."""
-        self._check_open()
-        requests = self._requests
-        acked = requests.acked
-        id_ = requests.next_id()
-        try:
-            wire = frames.request(id_, acked, method, params)
-        except ValueError:
-            limit_mib = messages.MAX_MESSAGE_BYTES >> 20
-            raise InvalidRequest(f"The request is larger than {limit_mib} MiB.", code="TOO_LARGE") from None
-        pending = Pending(
-            id=id_,
-            method=method,
-            wire=wire,
-            result_type=result_type,
-            max_response_bytes=messages.max_response_bytes(method, params),
-            deadline_s=self._loop.time() + timeout_s,
-            timeout_s=timeout_s,
-            future=self._loop.create_future(),
-            accept=accept,
-            abandon=abandon,
-        )
-        requests.add(pending)
-        if self._live is not None:
-            pending.times_sent = 1
-            self._set_budget(self._live)
-            self.send(pending.wire)
-        self._expire_at(pending.deadline_s)
-        return pending
+    ) -> Coroutine[Any, Any, T]:
+        """See `Calls.request`."""
+        return self.calls.request(method, params, result_type, timeout_s=timeout_s)
 
     def close(self, reason: str) -> None:
         """The sandbox has ended: all that waits fails with `SandboxEnded`, connections close. Idempotent."""
@@ -232,14 +148,13 @@ class AgentLink:
         for connection in (self._live, self._newcomer):
             if connection is not None:
                 connection.close()
+        self.calls.close(self._end_error)
         self._fail_all(self._end_error, for_good=True)
         for waiter in self._connect_waiters:
             if not waiter.done():
                 waiter.set_exception(self._end_error())
-        if self._expiry is not None:
-            self._expiry.cancel()
 
-    # What streams use.
+    # What streams and calls use.
 
     @property
     def congested(self) -> bool:
@@ -251,6 +166,11 @@ class AgentLink:
         if self._live is not None:
             self.stats.bytes_out += len(data)
             self._live.write(data)
+
+    def expect_answers(self, total_bytes: int) -> None:
+        """Answers of so many bytes may come: nothing may come in parts that nobody asked for."""
+        if self._live is not None:
+            self._live.decoder.budget_bytes = min(total_bytes, MAX_UNFINISHED_BYTES)
 
     def charge(self, count: int = 1) -> None:
         """Count frames that an honest agent rarely sends.
@@ -327,21 +247,18 @@ class AgentLink:
             self._live.close()
         newcomer.welcomed()
         self._live, self._key, self._boot = newcomer, frame.key, frame.boot
-        self._begin(newcomer, known_boot)
+        self._begin(known_boot)
 
-    def _begin(self, live: Connection, known_boot: bytes | None) -> None:
+    def _begin(self, known_boot: bytes | None) -> None:
         """Bring a new live connection up to date."""
         replaced = known_boot is not None and known_boot != self._boot
         if known_boot is not None:
             self.stats.reconnects += 1
         if replaced:
             self._fail_all(_agent_restarted, for_good=False)
-        self._answered = False
         self.send(self._welcome)
-        for wire in self._requests.send_again():
-            self.send(wire)
-        self._set_budget(live)
-        self.streams.connected(answers_missing=self._requests.answers_missing)
+        self.calls.connected()
+        self.streams.connected(answers_missing=self.calls.answers_missing)
         if known_boot is not None and not replaced and self._listener is not None:
             self._listener.reconnected()
         waiters, self._connect_waiters = self._connect_waiters, []
@@ -350,116 +267,42 @@ class AgentLink:
                 waiter.set_result(None)
 
     def _fail_all(self, make_error: MakeError, *, for_good: bool) -> None:
-        self._requests.fail(make_error, unsent_too=for_good)
+        self.calls.fail(make_error, unsent_too=for_good)
         self.streams.fail_all(make_error, for_good=for_good)
         if self._listener is not None:
             self._listener.agent_replaced(make_error)
 
     # Frames.
 
+    def _handlers_by_type(self) -> dict[type[Frame], Callable[[Any], None]]:
+        """Who takes which frame of a live connection; all others break the protocol."""
+        return {
+            frames.Data: self.streams.data,
+            frames.End: self.streams.end,
+            frames.Credit: self.streams.credit,
+            frames.Reset: self.streams.reset,
+            frames.Attach: self.streams.attach,
+            frames.Gap: self.streams.gap,
+            frames.Ping: self._ping,
+            frames.Pong: lambda _: self.charge(),
+            Response: self.calls.answer_arrived,
+            messages.Exit: self._exit,
+        }
+
     def _handle(self, frame: Frame) -> None:
-        match frame:
-            case frames.Data():
-                self.streams.data(frame)
-            case Response():
-                self._answer(frame)
-            case messages.Exit():
-                if self._listener is not None:
-                    self._listener.process_exited(frame)
-            case frames.End():
-                self.streams.end(frame)
-            case frames.Credit():
-                self.streams.credit(frame)
-            case frames.Reset():
-                self.streams.reset(frame)
-            case frames.Attach():
-                self.streams.attach(frame)
-            case frames.Gap():
-                self.streams.gap(frame)
-            case frames.Ping():
-                self.charge()
-                if not self.congested:
-                    self.send(frames.pong(frame.payload))
-            case frames.Pong():
-                self.charge()
-            case _:
-                raise ProtocolError("order", f"{type(frame).__name__} after the handshake")
+        handler = self._handlers.get(type(frame))
+        if handler is None:
+            raise ProtocolError("order", f"{type(frame).__name__} after the handshake")
+        handler(frame)
 
-    def _answer(self, response: Response) -> None:
-        pending = self._requests.find(response.id)
-        if pending is None:
-            if response.id > self._requests.last_id or not response.id:
-                raise ProtocolError("order", f"answer to {response.id}, which was never sent")
-            self.charge()
-            return
-        if not self._answered:
-            self._answered = True
-            self.streams.asked_for_all()
-        self._requests.remove(pending)
-        if self._live is not None:
-            self._set_budget(self._live)
-        try:
-            self._deliver(pending, response)
-        except ProtocolError:
-            if not pending.future.done():
-                pending.future.set_exception(GuestUnreachable("The sandbox's agent gave a malformed answer."))
-            raise
-        finally:
-            if not self._requests.answers_missing:
-                self.streams.answers_complete()
+    def _ping(self, ping: frames.Ping) -> None:
+        self.charge()
+        if not self.congested:
+            self.send(frames.pong(ping.payload))
 
-    def _deliver(self, pending: Pending, response: Response) -> None:
-        future = pending.future
-        if not response.ok:
-            failure = messages.decode(response.value, Failure)
-            if not future.done():
-                future.set_exception(AgentError(failure.code, failure.message))
-            return
-        if len(memoryview(response.value)) > min(pending.max_response_bytes, MAX_DECODED_BYTES):
-            if not future.done():
-                future.set_exception(ResourceExhausted("The answer is too large.", code="TOO_LARGE"))
-            return
-        answer = Answer(messages.decode(response.value, pending.result_type), pending.times_sent > 1)
-        result = answer.value if pending.accept is None else pending.accept(answer)
-        if not future.done():
-            future.set_result(result)
-        elif pending.abandon is not None:
-            pending.abandon(result)
-
-    async def _place(self, method: str, timeout_s: float) -> None:
-        """Wait until there are few enough unanswered requests."""
-        if not self._requests.full:
-            return
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._requests.wait_for_place()
-        except TimeoutError:
-            raise self._too_late(method, timeout_s) from None
-
-    def _set_budget(self, connection: Connection) -> None:
-        """Nothing may come in parts that nobody asked for."""
-        connection.decoder.budget_bytes = min(self._requests.response_budget_bytes, MAX_UNFINISHED_BYTES)
-
-    # Time.
-
-    def _expire_at(self, deadline_s: float) -> None:
-        """Look at the deadlines at that time. One timer for all: most requests are answered long before."""
-        if self._expiry is None or deadline_s < self._expiry.when():
-            if self._expiry is not None:
-                self._expiry.cancel()
-            self._expiry = self._loop.call_at(deadline_s, self._expire)
-
-    def _expire(self) -> None:
-        self._expiry = None
-        late, next_s = self._requests.expire(self._loop.time())
-        for pending in late:
-            pending.future.set_exception(self._too_late(pending.method, pending.timeout_s))
-        if next_s is not None:
-            self._expire_at(next_s)
-
-    def _too_late(self, method: str, timeout_s: float) -> GuestUnreachable:
-        why = "did not answer" if self._live is not None else "is not connected and did not answer"
-        return GuestUnreachable(f"The sandbox's agent {why} {method} within {timeout_s:g} s.")
+    def _exit(self, exit_: messages.Exit) -> None:
+        if self._listener is not None:
+            self._listener.process_exited(exit_)
 
     # The end.
 

@@ -94,8 +94,8 @@ class FakeDriver:
             process = _open_agent(place)
             if process is not None:
                 self._adopt(sandbox_id, place, process)
-            elif place.exit_file.exists():
-                self._sandboxes[sandbox_id] = _Sandbox(place, None, ended=_outcome(place))
+            elif place.pid_file.exists():
+                self._sandboxes[sandbox_id] = _Sandbox(place, None, ended=await _recorded(place))
             else:
                 shutil.rmtree(place.path)
         return await self.observe()
@@ -290,7 +290,7 @@ async def _signal_tree(sandbox: _Sandbox, number: signal.Signals) -> None:
             _send(pid, signal.SIGSTOP)
         seen |= new
     for _ in range(_ROUNDS):
-        if all(_is_stopped(pid) for pid in seen):
+        if all(_cannot_run(pid) for pid in seen):
             break
         await asyncio.sleep(_ROUND_PAUSE_S)
     else:
@@ -314,7 +314,12 @@ def _stat(pid: int) -> list[str]:
 
 
 def _is_stopped(pid: int) -> bool:
-    return _stat(pid)[:1] in (["T"], ["Z"], [])  # stopped, or gone
+    return _stat(pid)[:1] == ["T"]
+
+
+def _cannot_run(pid: int) -> bool:
+    """Stopped, gone, or waiting for a stopped child to execute another program (vfork(2))."""
+    return _stat(pid)[:1] in (["T"], ["Z"], ["D"], [])
 
 
 def _cpu_us(pid: int) -> int:
