@@ -27,6 +27,13 @@ def main() -> int:
     )
     verbs.add_parser("uninstall", help="undo what install did")
     chosen = parser.parse_args()
+    owner = os.stat(__file__).st_uid
+    if os.geteuid() == 0 != owner and os.environ.get("SUDO_UID") == str(owner):
+        print(
+            "set-up: run it without sudo: it asks when it needs root, and the rest stays yours",
+            file=sys.stderr,
+        )
+        return 1
     os.umask(0o022)
     try:
         if chosen.verb == "install":

@@ -85,9 +85,27 @@ async def reason_of(client: RawClient, sandbox_id: str) -> tuple[str, int | None
     return rows[sandbox_id]["end_reason"], rows[sandbox_id]["exit_code"]
 
 
-@pytest.mark.parametrize("names", [("api",), ("hostd",), ("api", "hostd"), ("up", "api", "hostd")])
+KILLED = [("api",), ("hostd",), ("api", "hostd"), ("up", "api", "hostd")]
+
+
+@pytest.mark.parametrize("names", KILLED)
 async def test_killed_while_sandboxes_are_made(
     skerry: SkerryUp, http: aiohttp.ClientSession, names: tuple[str, ...]
+) -> None:
+    await _killed_while_sandboxes_are_made(skerry, http, names, rounds=2)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("names", KILLED)
+async def test_killed_often_while_sandboxes_are_made(
+    skerry: SkerryUp, http: aiohttp.ClientSession, names: tuple[str, ...]
+) -> None:
+    await _killed_while_sandboxes_are_made(skerry, http, names, rounds=250)
+
+
+async def _killed_while_sandboxes_are_made(
+    skerry: SkerryUp, http: aiohttp.ClientSession, names: tuple[str, ...], *, rounds: int
 ) -> None:
     seed = int.from_bytes(os.urandom(4), "big")
     chance = random.Random(seed)  # noqa: S311 - moments, not secrets
@@ -104,7 +122,10 @@ async def test_killed_while_sandboxes_are_made(
         return made
 
     told: set[str] = set()
-    for _ in range(2):
+    for _ in range(rounds):
+        for sandbox_id in chance.sample(sorted(told), max(len(told) - 5, 0)):
+            told.remove(sandbox_id)
+            await client.kill(sandbox_id)
         making = [asyncio.create_task(make()) for _ in range(3)]
         await asyncio.sleep(chance.uniform(0.0, 0.6))
         await kill(skerry, *names)

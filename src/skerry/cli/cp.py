@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skerry.cli.output import Json, note, say_json, usage_error, verb
+from skerry.cli.progress import Update, progress
 from skerry.cli.server import DataDirOption, Server, find_server
 from skerry.spec.ids import is_sandbox_id
 
@@ -87,12 +88,10 @@ async def _copy_all(server: Server, sources: list[Place], target: Place, *, as_j
             await (await trees.at(target)).make_directory(())
         for source in sources:
             where = target.below(source.own_name) if into else target
-            report = _shown_report(source.label, as_json=as_json)
-            await _copy(await trees.at(source), await trees.at(where), report)
-            total.files += report.files
-            total.bytes += report.bytes
-            total.left_out += report.left_out
-            total.problems += report.problems
+            with progress(f"copying {source.label}", quiet=as_json) as update:
+                report = _shown_report(source.label, update, as_json=as_json)
+                await _copy(await trees.at(source), await trees.at(where), report)
+            total.add(report)
     if as_json:
         say_json(
             {
@@ -134,11 +133,15 @@ class _Trees:
         return RemoteTree(self._sessions[place.sandbox_id], place.path)
 
 
-def _shown_report(label: str, *, as_json: bool) -> "Report":
+def _shown_report(label: str, update: Update, *, as_json: bool) -> "Report":
     from skerry.cli.trees import Names, Report
 
     class Shown(Report):
-        """Says on standard error what was left out and what failed."""
+        """Says on standard error how far it is, what was left out and what failed."""
+
+        def copied(self, names: Names, size_bytes: int) -> None:
+            super().copied(names, size_bytes)
+            update(f"copying {label}: {self.files} files, {self.bytes / 1e6:.1f} MB")
 
         def skipped(self, names: Names, reason: str) -> None:
             super().skipped(names, reason)

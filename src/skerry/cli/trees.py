@@ -234,6 +234,13 @@ class Report:
         """Something could not be copied."""
         self.problems.append(problem)
 
+    def add(self, other: "Report") -> None:
+        """Count what another copy did as well."""
+        self.files += other.files
+        self.bytes += other.bytes
+        self.left_out += other.left_out
+        self.problems += other.problems
+
     def problems_of(self, names: Names) -> "_Problems":
         """A context that turns an error into a problem of one path."""
         return _Problems(self, self._path(names))

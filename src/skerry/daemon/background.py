@@ -5,10 +5,12 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
+
+from skerry.daemon.descriptors import close_others
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -43,12 +45,15 @@ class Background:
             os.kill(self.pid, signal.SIGTERM)
 
 
-def fork_into_background(work: Callable[[Tell], None], *, errors_to: Path) -> Background:
+def fork_into_background(
+    work: Callable[[Tell], None], *, errors_to: Path, keep_fds: Collection[int] = ()
+) -> Background:
     """Run work in a new session, without this terminal. Call it before any thread exists.
 
     Args:
         work: Gets a function by which it tells the starter something; ends the process when it returns.
         errors_to: Standard output and error go there.
+        keep_fds: What it needs. Others are closed: somebody may wait for the end of a pipe.
     """
     reading, writing = os.pipe()
     pid = os.fork()
@@ -56,10 +61,12 @@ def fork_into_background(work: Callable[[Tell], None], *, errors_to: Path) -> Ba
         os.close(writing)
         return Background(pid, reading)
     os.close(reading)
-    _live_in_background(work, writing, errors_to)
+    _live_in_background(work, writing, errors_to, keep_fds)
 
 
-def _live_in_background(work: Callable[[Tell], None], writing: int, errors_to: Path) -> NoReturn:
+def _live_in_background(
+    work: Callable[[Tell], None], writing: int, errors_to: Path, keep_fds: Collection[int]
+) -> NoReturn:
     status = 1
     try:
         os.setsid()
@@ -68,6 +75,7 @@ def _live_in_background(work: Callable[[Tell], None], writing: int, errors_to: P
         errors = os.open(errors_to, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o640)
         for source, target in ((nowhere, 0), (errors, 1), (errors, 2)):
             os.dup2(source, target)
+        close_others({writing, *keep_fds})
 
         def tell(answer: dict[str, Any]) -> None:
             try:

@@ -119,6 +119,10 @@ class DataDirLock:
             )
         return lock
 
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self._fd
+
     def release(self) -> None:
         """Give it back. Idempotent."""
         if self._fd >= 0:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skerry.cli.output import ExitCode, Json, note, say, say_json, verb
+from skerry.cli.progress import progress
 from skerry.cli.server import DataDirOption
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def down(
         flags = {"--keep": keep, "--json": as_json}
         words = ["down", "--data-dir", str(place.path), *(name for name, given in flags.items() if given)]
         elevation.run_as_root(words, why="to end sandboxes and unmount what they used")
-    was_running = place.path.is_dir() and _stop(place, keep=keep)
+    with progress("stopping Skerry", quiet=as_json):
+        was_running = place.path.is_dir() and _stop(place, keep=keep)
     left = [] if keep else _left(place)
     if as_json:
         say_json({"data_dir": str(place.path), "was_running": was_running, "left": left})

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skerry.daemon.data_dir import account
+from skerry.daemon.descriptors import close_others
 from skerry.errors import HostUnusable
 from skerry.hostd.sys import credentials
 
 _KEPT_ENV = frozenset({"PATH", "LANG", "LC_ALL", "TZ"})
-_STANDARD_FDS = frozenset({0, 1, 2})
 _MAX_OPEN_FILES = 65_536
 
 
@@ -45,7 +45,7 @@ def harden(*, keep_fds: Collection[int]) -> None:
     """
     for name in os.environ.keys() - _KEPT_ENV:
         del os.environ[name]
-    close_other_fds(_STANDARD_FDS | set(keep_fds))
+    close_others(keep_fds)
     os.umask(0o077)
     os.chdir("/")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -53,16 +53,6 @@ def harden(*, keep_fds: Collection[int]) -> None:
     wanted = _MAX_OPEN_FILES if most == resource.RLIM_INFINITY else min(_MAX_OPEN_FILES, most)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
     credentials.set_dumpable(False)
-
-
-def close_other_fds(kept: Collection[int]) -> None:
-    """Close every descriptor but these."""
-    for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
-        if fd not in kept:
-            try:
-                os.close(fd)
-            except OSError:
-                continue  # the one that listed the directory
 
 
 def become(user: Account) -> None:

@@ -40,6 +40,11 @@ class Site:
     lock: DataDirLock
     fresh: bool = False
 
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """What it holds open."""
+        return self.listener.fileno(), self.lock.fileno()
+
     def close(self) -> None:
         """Free the address and the lock. Idempotent."""
         self.listener.close()

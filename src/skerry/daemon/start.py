@@ -1,10 +1,13 @@
 """How a daemon process begins: what it inherits from `up`, and how it tells why it cannot go on."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -13,10 +16,12 @@ from skerry.cli.places import RuntimeDir
 from skerry.daemon import logs
 from skerry.daemon.lifeline import LISTEN_FD_ENV, DaemonEnd, Failed, Hello
 from skerry.daemon.privileges import harden
-from skerry.errors import SkerryError
+from skerry.errors import HostUnusable, SkerryError
 from skerry.hostd.sys import credentials
 
 _HELLO_S = 60.0
+_OTHER_S = 30.0
+_LOCK_RETRY_S = 0.02
 
 _log = structlog.get_logger(__name__)
 
@@ -51,6 +56,7 @@ def run_daemon(name: str, place: RuntimeDir, work: Callable[[Inherited], None]) 
     harden(keep_fds={parent.fileno(), *([listener.fileno()] if listener else [])})
     logs.configure(name)
     try:
+        only_one(place.path / f"{name}.lock")
         hello = parent.hello(timeout_s=_HELLO_S)
         if hello is not None:
             work(Inherited(place, parent, listener, hello))
@@ -63,6 +69,26 @@ def run_daemon(name: str, place: RuntimeDir, work: Callable[[Inherited], None]) 
         parent.say(Failed(f"internal error: {type(problem).__name__}; its log says more"))
         return 1
     return 0
+
+
+def only_one(file: Path, *, timeout_s: float = _OTHER_S) -> None:
+    """Hold a lock until this process ends, so that no two daemons of a name work on one instance.
+
+    After a kill of `up` the old one may need a moment to see it.
+
+    Raises:
+        HostUnusable: Another one holds it for longer than the time.
+    """
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                os.close(fd)
+                raise HostUnusable(f"another daemon holds {file}: end it, then start again") from None
+            time.sleep(_LOCK_RETRY_S)
 
 
 def _inherited_listener() -> socket.socket | None:

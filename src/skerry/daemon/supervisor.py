@@ -131,6 +131,7 @@ class Supervisor:
             program=self._program,
             listener=site.listener if is_api else None,
         )
+        self._record()
         hello = lifeline.Hello(self._present_token() if is_api else None)
         try:
             ready = await slot.running.ready(hello, timeout_s=timeout_s)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skerry.cli.output import ExitCode, Json, note, say, say_json, verb
+from skerry.cli.progress import progress
 from skerry.cli.server import DataDirOption
 from skerry.errors import SkerryError
 
@@ -132,11 +133,12 @@ def _detached(ours: "Site", *, as_json: bool) -> int:
             tell({"problem": problem.message, "code": problem.code})
 
     log = ours.data.logs / "up.log"
-    child = fork_into_background(work, errors_to=log)
+    child = fork_into_background(work, errors_to=log, keep_fds=ours.descriptors)
     # The child has the lock and the address too, and holds them until it ends.
     ours.close()
     try:
-        answer = child.first_answer(timeout_s=_DETACH_DEADLINE_S)
+        with progress("starting Skerry", quiet=as_json):
+            answer = child.first_answer(timeout_s=_DETACH_DEADLINE_S)
     except BaseException:  # Ctrl-C: what nobody waits for any more must not go on starting
         child.end()
         raise

@@ -1,5 +1,6 @@
 """What conmon is told and what it says."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,23 @@ PLACE = SandboxPlace(Path("/run/skerry/abc123/sandboxes/x"), "skerry-abc123-x")
 RUNSC = Runsc(Path("/opt/runsc"), Path("/run/skerry/abc123/runsc"))
 
 
-def test_every_flag_of_the_runtime_is_passed_on() -> None:
-    argv = conmon.arguments(Path("/usr/bin/conmon"), RUNSC, PLACE)
+def test_what_conmon_asks_of_its_runtime_becomes_one_run_of_runsc(tmp_path: Path) -> None:
+    echo = tmp_path / "runsc"
+    echo.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    echo.chmod(0o755)
+    runsc = Runsc(echo, Path("/run/skerry/abc123/runsc"))
+    argv = conmon.arguments(Path("/usr/bin/conmon"), runsc, PLACE)
+    runtime = [argv[argv.index("--runtime") + 1]]
+    runtime += [argv[place + 1] for place, word in enumerate(argv) if word == "--runtime-arg"]
 
-    passed = [argv[place + 1] for place, word in enumerate(argv) if word == "--runtime-arg"]
-    assert passed == RUNSC.flags
+    # As conmon calls it (src/runtime_args.c).
+    asked = [*runtime, "create", "--bundle", "/a bundle", "--pid-file", "/pid", PLACE.name]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == [
+        *runsc.flags,
+        *("run", "--detach", "--bundle", "/a bundle", "--pid-file", "/pid", PLACE.name),
+    ]
 
 
 def test_its_log_is_bounded_and_its_files_are_the_sandbox_s() -> None:

@@ -9,8 +9,10 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from skerry.errors import RuntimeFailed
+from skerry.hostd.background import Background
 from skerry.hostd.cgroups.group import Group, GroupV1, GroupV2
 from skerry.hostd.cgroups.pressure import PressureGauge
 from skerry.hostd.sys.inotify import Inotify
@@ -19,7 +21,7 @@ _LOOK_GAP_S = 0.01
 """Shortest time between two looks at one group: with a full page cache events come by the hundred."""
 
 
-STEP_BYTES = 16 << 20
+STEP_BYTES = 32 << 20
 
 
 @dataclass(slots=True)
@@ -35,9 +37,14 @@ class _Watched:
 
 
 class MemoryWatch:
-    """Watches any number of groups on the running loop."""
+    """Watches any number of groups on the running loop.
 
-    def __init__(self) -> None:
+    Args:
+        background: Owns what the kernel takes its time for.
+    """
+
+    def __init__(self, background: Background) -> None:
+        self._background = background
         self._loop = asyncio.get_running_loop()
         self._watched: dict[str, _Watched] = {}
         self._inotify: Inotify | None = None
@@ -92,8 +99,7 @@ class MemoryWatch:
             self._inotify = None
 
     def _register_v1(self, group: GroupV1, threshold_bytes: int) -> Callable[[], None]:
-        """One eventfd for three kinds of events: use crosses a step, pages are being reclaimed, out of
-        memory.
+        """One eventfd for three kinds of events: pages are being reclaimed, out of memory, use crosses a step.
 
         Page cache counts as use but not as held, so what is held may pass the threshold some time after the
         use did: either the use goes on to grow, and crosses further steps, or it is at the limit, and every
@@ -101,22 +107,6 @@ class MemoryWatch:
         """
         directory = group.directory("memory")
         event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        steps = range(threshold_bytes, group.memory_limit_bytes(), STEP_BYTES)
-        registrations = [
-            *(("memory.usage_in_bytes", f" {step}") for step in steps),
-            ("memory.pressure_level", " low"),
-            ("memory.oom_control", ""),
-        ]
-        try:
-            for name, argument in registrations:
-                file = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    (directory / "cgroup.event_control").write_text(f"{event} {file}{argument}")
-                finally:
-                    os.close(file)
-        except BaseException:
-            os.close(event)
-            raise
 
         def readable() -> None:
             with contextlib.suppress(BlockingIOError):
@@ -128,6 +118,15 @@ class MemoryWatch:
             os.close(event)
 
         self._loop.add_reader(event, readable)
+        try:
+            _register(directory, event, "memory.pressure_level", "low")
+            _register(directory, event, "memory.oom_control", "")
+            steps = range(threshold_bytes, group.memory_limit_bytes(), STEP_BYTES)
+            registering = asyncio.to_thread(_register_steps, directory, os.dup(event), steps)
+            self._background.start(registering, name="memory-thresholds")
+        except BaseException:
+            stop()
+            raise
         return stop
 
     def _register_v2(self, group: GroupV2, threshold_bytes: int) -> Callable[[], None]:
@@ -181,3 +180,31 @@ class MemoryWatch:
             watched.on_pressure(usage.held_bytes)
         if again_s is not None:
             self._look_at(path, watched, now_s + again_s)
+
+
+def _register(directory: Path, event: int, name: str, argument: str) -> None:
+    """Let the kernel signal an eventfd. Source: cgroup-v1/memory.rst."""
+    file = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        control = os.open(directory / "cgroup.event_control", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(control, f"{event} {file} {argument}".encode())
+        finally:
+            os.close(control)
+    finally:
+        os.close(file)
+
+
+def _register_steps(directory: Path, event: int, steps: range) -> None:
+    """Register thresholds; each takes the kernel some 15 ms (it waits for all processors), hence the thread.
+
+    Args:
+        event: A duplicate that is closed here, so that its number means the same to the end.
+    """
+    try:
+        for step in steps:
+            _register(directory, event, "memory.usage_in_bytes", str(step))
+    except OSError:
+        return  # the group is gone
+    finally:
+        os.close(event)

@@ -73,7 +73,7 @@ class GVisorDriver:
         self._sink = sink
         self._background = background
         self._sandboxes: dict[SandboxId, _Sandbox] = {}
-        self._watch = MemoryWatch()
+        self._watch = MemoryWatch(background)
         self._loop = asyncio.get_running_loop()
         # More at once would only make each slower, past the deadline of a create.
         self._starts = asyncio.Semaphore(max(2, os.cpu_count() or 1))

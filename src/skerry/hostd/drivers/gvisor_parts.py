@@ -97,7 +97,6 @@ class Parts:
         # the guest.
         self.group.create(Limits(spec.memory_mib * MIB, spec.cpus, tasks))
         await conmon.create(self._runsc, self.place)
-        await self._runsc.start(self.place.name)
         self.group.set_memory_limit((spec.memory_mib + OVERHEAD_MIB) * MIB)
         processes = self.processes()
         if processes is None:

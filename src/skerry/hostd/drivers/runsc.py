@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from skerry.errors import HostUnusable, RuntimeFailed
-from skerry.hostd.sys.processes import Finished, run_program
+from skerry.errors import HostUnusable
+from skerry.hostd.sys.processes import run_program
 
-START_S = 10.0
 VERSION_S = 5.0
 
 IDLE_FIXED = date(2026, 6, 1)
@@ -99,16 +98,6 @@ class Runsc:
             )
         return parse_version(printed.output) or self._built_from() or RunscVersion("unknown", None)
 
-    async def start(self, name: str) -> None:
-        """Start a created container.
-
-        Raises:
-            RuntimeFailed: It did not start.
-            TimedOut: It took too long.
-        """
-        finished = await run_program([str(self.binary), *self.flags, "start", name], timeout_s=START_S)
-        _check(finished, "start")
-
     def forget(self, name: str) -> None:
         """Remove what runsc remembers of a container whose processes are gone. Idempotent.
 
@@ -119,18 +108,6 @@ class Runsc:
             if name in entry:
                 (self._state_dir / entry).unlink(missing_ok=True)
 
-    def remembered(self) -> list[str]:
-        """Names of the files that runsc keeps."""
-        return os.listdir(self._state_dir)
-
     def _built_from(self) -> RunscVersion | None:
         with self.binary.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return parse_build_information(content)
-
-
-def _check(finished: Finished, subcommand: str) -> None:
-    if finished.status != 0:
-        raise RuntimeFailed(
-            "gVisor could not start the sandbox",
-            detail=f"runsc {subcommand}: {finished.status}: {finished.output}",
-        )

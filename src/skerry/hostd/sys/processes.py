@@ -101,6 +101,11 @@ class ProcessHandle:
         except ProcessLookupError:
             return None
 
+    @classmethod
+    def of_child(cls, pid: int) -> Self:
+        """Take hold of a child that was not waited for yet, so its number is its own."""
+        return cls(pid, os.pidfd_open(pid))
+
     def fileno(self) -> int:
         """The descriptor: readable once the process has ended."""
         return self._descriptor
