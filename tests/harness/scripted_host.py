@@ -93,7 +93,15 @@ class ScriptedAgent:
             value = {"streams": []}
         elif request.method == "system.reclaim":
             value = {"pid": 7, "rss_bytes": 1}
-        return frames.frame(FrameType.RESPONSE, messages.encode((request.id, True, value)), stream=request.id)
+        elif request.method == "process.spawn":
+            value = {"pid": request.id, "stdin": None, "stdout": None, "stderr": None}
+            ended = messages.encode({"pid": request.id, "code": 0, "signal": None, "oom": False})
+            return _response(request, value) + frames.frame(FrameType.EXIT, ended)
+        return _response(request, value)
+
+
+def _response(request: messages.Request, value: Any) -> bytes:
+    return frames.frame(FrameType.RESPONSE, messages.encode((request.id, True, value)), stream=request.id)
 
 
 class _Machine:

@@ -4,6 +4,7 @@ The agent is what the set-up built, or the binary that ``SKERRY_TEST_AGENT`` nam
 """
 
 import asyncio
+import contextlib
 import getpass
 import hashlib
 import os
@@ -81,11 +82,13 @@ class Channel:
 
     async def close(self) -> None:
         """End the agent and what it started."""
-        for info in await self.client.processes():
-            if info.exit is None and (process := self.client.process(info.pid)) is not None:
-                await process.kill("SIGKILL", group=True)
-        self.link.close("test is over")
-        await self.stop_agent()
+        async with asyncio.timeout(10):
+            for info in await self.client.processes():
+                if info.exit is None and (process := self.client.process(info.pid)) is not None:
+                    with contextlib.suppress(AgentError):  # it may end by itself meanwhile
+                        await process.kill("SIGKILL", group=True)
+            self.link.close("test is over")
+            await self.stop_agent()
         self._listener.close()
 
     def _accept(self) -> asyncio.Protocol:

@@ -125,7 +125,7 @@ async def test_what_dies_is_started_again(scene: Scene, name: str) -> None:
         first = recorded(scene.site.runtime.processes)
         (row,) = [row for row in first if row.name == name]
         assert send(row.process, signal.SIGKILL)
-        await until(lambda: [one for one in lives() if one.name == name and one != row])
+        await until(lambda: [one for one in lives() if one.name == name and one.version and one != row])
         scene.supervisor.request_stop(keep=True)
     assert len(scene.starts("api")) + len(scene.starts("hostd")) == 3
 

@@ -58,7 +58,12 @@ impl Spawner {
             User::Root => return Err(Failure::errno(libc::EPERM, "become", &Text::from("root"))),
         };
         let env = environment(account, params, sandbox_env);
-        let candidates = candidates(params.command.as_bytes(), env.get(&b"PATH"[..]).map(|path| &**path));
+        let path = env.get(&b"PATH"[..]).map(|path| &**path);
+        let mut candidates = candidates(params.command.as_bytes(), path);
+        candidates.retain(|candidate| may_exist(candidate));
+        if candidates.is_empty() {
+            return Err(explain(SpawnError::Exec(Errno::NOENT), params, c""));
+        }
         let env: Vec<CString> =
             env.iter().map(|(name, value)| c_string([*name, b"=", value].concat())).collect();
         let args: Vec<CString> =
@@ -170,6 +175,14 @@ fn candidates(command: &[u8], path: Option<&[u8]>) -> Vec<CString> {
         _ => c_string([directory, b"/", command].concat()),
     };
     path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':').map(in_directory).collect()
+}
+
+/// False if the file is certainly not there, which costs less to ask than to fail to execute it. A relative path is
+/// relative to where the process will be.
+fn may_exist(candidate: &CStr) -> bool {
+    let is_absolute = candidate.to_bytes().first() == Some(&b'/');
+    let found = || rustix::fs::access(candidate, rustix::fs::Access::EXISTS);
+    !(is_absolute && matches!(found(), Err(Errno::NOENT | Errno::NOTDIR)))
 }
 
 /// An absolute path, relative ones being below `home`.

@@ -1,6 +1,7 @@
 """The hostd daemon: root, in the instance's own mount namespace."""
 
 import asyncio
+import os
 import socket
 import sys
 
@@ -8,13 +9,14 @@ import msgspec
 
 from skerry import __version__
 from skerry.cli.places import RuntimeDir, read_instance
+from skerry.daemon import logs
 from skerry.daemon.data_dir import API_USER
 from skerry.daemon.lifeline import Ready
 from skerry.daemon.privileges import system_account
 from skerry.daemon.runtime_dir import read_settings
 from skerry.daemon.start import Inherited, run_daemon, run_loop, stop_asked
 from skerry.errors import HostUnusable
-from skerry.hostd import server
+from skerry.hostd import server, trial_instance
 from skerry.hostd.composition import Host, composed
 from skerry.hostd.drivers import gvisor_probe
 from skerry.hostd.places import Places
@@ -71,11 +73,16 @@ async def _answer(
 
 
 def print_reports() -> None:
-    """Read settings from standard input and print what each driver says of this machine."""
+    """Read settings from standard input and print what each driver says of this machine.
+
+    As root a sandbox of each is run for real; else the drivers only look.
+    """
+    logs.configure("probe")
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
-    reports = asyncio.run(_reports(settings))
+    runs = os.geteuid() == 0 and settings.image in settings.images
+    reports = trial_instance.reports(settings) if runs else asyncio.run(_looks(settings))
     sys.stdout.buffer.write(msgspec.json.encode(reports))
 
 
-async def _reports(settings: Settings) -> list[DriverReport]:
+async def _looks(settings: Settings) -> list[DriverReport]:
     return [await gvisor_probe.probe(settings.runsc_path, settings.agent_path)]

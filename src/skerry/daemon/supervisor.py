@@ -124,6 +124,7 @@ class Supervisor:
         """
         site = self._site
         is_api = slot.name == "api"
+        slot.version = ""
         slot.running = launch(
             slot.name,
             site.runtime,

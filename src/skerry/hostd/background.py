@@ -33,19 +33,20 @@ class Background:
 
     def start(self, work: Coroutine[Any, Any, object], *, name: str) -> None:
         """Run work that nobody waits for."""
-        self._keep(self._group.create_task(_guarded(work, name), name=name))
+        self._keep(self._group.create_task(_guarded(work, name), name=name), work)
 
     def begin(
         self, work: Coroutine[Any, Any, _T], *, name: str
     ) -> "asyncio.Task[tuple[_T | None, Exception | None]]":
         """Run work whose result, or exception, is read from the task; its failure ends nothing else."""
         task = self._group.create_task(_caught(work), name=name)
-        self._keep(task)
+        self._keep(task, work)
         return task
 
-    def _keep(self, task: "asyncio.Task[Any]") -> None:
+    def _keep(self, task: "asyncio.Task[Any]", work: Coroutine[Any, Any, object]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # a task that is cancelled at once never begins it
 
 
 async def _guarded(work: Coroutine[Any, Any, object], name: str) -> None:

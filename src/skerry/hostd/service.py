@@ -11,7 +11,7 @@ from msgspec import structs
 
 import skerry
 from skerry.errors import Conflict, NotFound, NotSupported, RuntimeFailed, TimedOut
-from skerry.hostd import validation
+from skerry.hostd import admission, validation
 from skerry.hostd.background import Background
 from skerry.hostd.drivers.base import Driver, Pausing
 from skerry.hostd.keyed_locks import KeyedLocks
@@ -98,6 +98,7 @@ class HostService:
     async def start(self, spec: StartSpec) -> None:
         """See `skerry.protocol.host_verbs.Start`."""
         validation.check_start(spec, isolations=self._drivers, images=self._images)
+        admission.check_memory(admission.MEMORY_INFO.read_text())
         sandbox_id = spec.sandbox_id
         async with _deadline("starting the sandbox", START_S), self._locks.held(sandbox_id):
             if sandbox_id in self._owners:

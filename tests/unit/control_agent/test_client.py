@@ -286,6 +286,19 @@ async def test_adopt_after_a_restart(client: AgentClient, peer: Peer) -> None:
     assert (await running.wait()).code == 0
 
 
+async def test_exit_in_the_same_read_as_the_list_is_not_lost(client: AgentClient, peer: Peer) -> None:
+    task = _task(client.adopt())
+    id_, _ = await peer.receive_request("process.list")
+    listed = [{"pid": 1, "command": "x", "args": [], "started_ms": 5}]
+    await peer.send(response(id_, {"processes": listed}) + exited(1, 6))
+    id_, _ = await peer.receive_request("stream.list")
+    await peer.send(response(id_, {"streams": []}))
+    await task
+    process = client.process(1)
+    assert process is not None
+    assert (await process.wait()).code == 6
+
+
 async def test_adopt_again_keeps_what_is_known(client: AgentClient, peer: Peer) -> None:
     process = await spawned(client, peer)
     task = _task(client.adopt())

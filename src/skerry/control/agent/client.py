@@ -87,17 +87,20 @@ class AgentClient(FileCalls):
 
     async def adopt(self) -> None:
         """After a restart of this side: learn of the processes that go on. Their output waits."""
-        listed = await self.processes()
+        adopted = await self.link.calls.call(
+            "process.list",
+            _NOTHING,
+            ProcessList,
+            timeout_s=REQUEST_TIMEOUT_S,
+            accept=self._adopt_all,
+            abandon=_keep,
+        )
         found = await self.link.request(
             "stream.list", _NOTHING, messages.StreamList, timeout_s=REQUEST_TIMEOUT_S
         )
         outputs = {info.stream for info in found.streams if info.kind == "output"}
-        for info in listed:
-            known = self._processes.get(info.pid)
-            if known is None:
-                self._adopt_process(info, outputs)
-            elif info.exit is not None:
-                self._processes.ended(info.pid, _exit(info.exit), _forgotten)
+        for process in adopted:
+            process.forget_outputs_except(outputs)
 
     # The environment, memory.
 
@@ -171,15 +174,25 @@ class AgentClient(FileCalls):
             pending = self.link.calls.post("process.kill", kill, type(None), timeout_s=REQUEST_TIMEOUT_S)
             pending.future.add_done_callback(_seen)
 
-    def _adopt_process(self, info: ProcessInfo, outputs: set[int]) -> None:
-        streams = self.link.streams
-        stdout, stderr = (
-            streams.known_output(id_) if id_ is not None and id_ in outputs else None
-            for id_ in (info.stdout, info.stderr)
-        )
-        self._processes.add(Process(info.pid, link=self.link, stdout=stdout, stderr=stderr), _forgotten)
-        if info.exit is not None:
-            self._processes.ended(info.pid, _exit(info.exit), _forgotten)
+    def _adopt_all(self, answer: Answer[ProcessList]) -> list[Process]:
+        """Enter what is not known, before the EXITs that may follow the answer."""
+        adopted: list[Process] = []
+        for info in answer.value.processes:
+            if self._processes.get(info.pid) is None:
+                process = Process(
+                    info.pid,
+                    link=self.link,
+                    stdout=self._known_output(info.stdout),
+                    stderr=self._known_output(info.stderr),
+                )
+                self._processes.add(process, _forgotten)
+                adopted.append(process)
+            if info.exit is not None:
+                self._processes.ended(info.pid, _exit(info.exit), _forgotten)
+        return adopted
+
+    def _known_output(self, id_: int | None) -> OutputStream | None:
+        return None if id_ is None else self.link.streams.known_output(id_)
 
     def _ask_for_exits(self) -> None:
         asked = list(self._processes)
@@ -210,6 +223,10 @@ def _forgotten() -> GuestUnreachable:
     return GuestUnreachable(
         "The sandbox's agent does not know the process any more.", code="PROCESS_FORGOTTEN"
     )
+
+
+def _keep(adopted: list[Process]) -> None:
+    """Processes go on, whether somebody waits for their list or not."""
 
 
 def _seen(future: "asyncio.Future[object]") -> None:

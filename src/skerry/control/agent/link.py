@@ -19,13 +19,10 @@ from skerry.protocol.frames import MAX_UNFINISHED_BYTES, Frame
 from skerry.protocol.messages import Hello, ProtocolError, Response
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 ERRORS_BEFORE_PAUSE = 5
 ERROR_WINDOW_S = 10.0
 PAUSE_S = 1.0
-MAX_DECODED_BYTES = 4 << 20
-"""Answers above this are not decoded: it would hold up every other sandbox (about 15 ms per MiB at worst)."""
 
 
 class LinkListener(Protocol):

@@ -101,6 +101,13 @@ class Process:
         self._make_error = make_error
         self._wake()
 
+    def forget_outputs_except(self, known: set[int]) -> None:
+        """Of adopted streams, keep those that the agent still has."""
+        if self.stdout is not None and self.stdout.id not in known:
+            self.stdout = None
+        if self.stderr is not None and self.stderr.id not in known:
+            self.stderr = None
+
     def release(self, make_error: MakeError) -> None:
         """Free what its streams hold; nobody can ask for it any more."""
         for output in (self.stdout, self.stderr):

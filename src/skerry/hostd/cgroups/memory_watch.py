@@ -99,7 +99,7 @@ class MemoryWatch:
             self._inotify = None
 
     def _register_v1(self, group: GroupV1, threshold_bytes: int) -> Callable[[], None]:
-        """One eventfd for three kinds of events: pages are being reclaimed, out of memory, use crosses a step.
+        """One eventfd for three kinds of events: pages are reclaimed, out of memory, use crosses a step.
 
         Page cache counts as use but not as held, so what is held may pass the threshold some time after the
         use did: either the use goes on to grow, and crosses further steps, or it is at the limit, and every
@@ -122,12 +122,15 @@ class MemoryWatch:
             _register(directory, event, "memory.pressure_level", "low")
             _register(directory, event, "memory.oom_control", "")
             steps = range(threshold_bytes, group.memory_limit_bytes(), STEP_BYTES)
-            registering = asyncio.to_thread(_register_steps, directory, os.dup(event), steps)
-            self._background.start(registering, name="memory-thresholds")
+            self._background.start(self._register_steps(group, event, steps), name="memory-thresholds")
         except BaseException:
             stop()
             raise
         return stop
+
+    async def _register_steps(self, group: GroupV1, event: int, steps: range) -> None:
+        if group.path in self._watched:
+            await asyncio.to_thread(_register_steps, group.directory("memory"), os.dup(event), steps)
 
     def _register_v2(self, group: GroupV2, threshold_bytes: int) -> Callable[[], None]:
         """``memory.events`` changes when the use passes ``memory.high`` and when a process is killed."""

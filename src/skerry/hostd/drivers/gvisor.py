@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from skerry.errors import Conflict, NotFound
+from skerry.errors import Conflict, NotFound, SkerryError
 from skerry.hostd.background import Background
 from skerry.hostd.cgroups import mounted
 from skerry.hostd.cgroups.layout import Hierarchies
@@ -45,7 +45,7 @@ class GVisorDriver:
     """Implements `Driver` and `Pausing`.
 
     Args:
-        runsc_path: The binary.
+        runsc_path: The binary; empty when there is none.
         guest_agent: The agent's binary as guests see it.
         images: Root images by name.
         sink: Gets what happens.
@@ -65,7 +65,7 @@ class GVisorDriver:
     ) -> None:
         self._places = places
         self._hierarchies = hierarchies
-        self._runsc_path = runsc_path
+        self._has_runsc = bool(runsc_path)
         self._runsc = Runsc(Path(runsc_path), places.runsc)
         self._guest_agent = guest_agent
         self._images = images
@@ -85,21 +85,30 @@ class GVisorDriver:
 
     async def probe(self) -> DriverReport:
         """See `Driver.probe`."""
-        return await gvisor_probe.probe(self._runsc_path, str(self._guest_agent.source))
+        runsc = self._runsc if self._has_runsc else None
+        return await gvisor_probe.probe_with(runsc, str(self._guest_agent.source))
 
     async def recover(self) -> list[Observed]:
         """See `Driver.recover`."""
         for sandbox_id in sorted(await self._traces()):
             parts = self._parts(sandbox_id)
             if not parts.place.started.exists():
-                _log.info("removing_interrupted_start", sandbox=sandbox_id)
-                await self._remove(sandbox_id, parts)
+                await self._remove_interrupted(sandbox_id, parts)
             elif (processes := parts.processes()) is not None:
                 self._adopt(sandbox_id, parts, processes)
             else:
                 await parts.end()  # its file server may live, or its parent be about to write the status
                 self._sandboxes[sandbox_id] = _Sandbox(parts, None, parts.outcome())
         return await self.observe()
+
+    async def _remove_interrupted(self, sandbox_id: SandboxId, parts: Parts) -> None:
+        """Remove what an interrupted start left. What cannot be removed stays listed, for `destroy`."""
+        _log.info("removing_interrupted_start", sandbox=sandbox_id)
+        try:
+            await self._remove(sandbox_id, parts)
+        except SkerryError as error:
+            _log.error("removal_failed", sandbox=sandbox_id, error=error.message, detail=error.detail)
+            self._sandboxes[sandbox_id] = _Sandbox(parts, None, Ended(None, oom=False))
 
     async def start(self, spec: StartSpec, endpoint: AgentEndpoint) -> None:
         """See `Driver.start`."""

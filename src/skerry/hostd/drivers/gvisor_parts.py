@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from skerry.errors import RuntimeFailed, SkerryError
+from skerry.errors import RuntimeFailed, SkerryError, TimedOut
 from skerry.hostd.cgroups.group import Group
 from skerry.hostd.cgroups.layout import Limits
 from skerry.hostd.drivers import conmon, oci_spec
@@ -40,6 +40,7 @@ allows.
 """
 
 PARENT_S = 2.0
+RUNTIMES_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +152,17 @@ class Parts:
         await self.group.kill()
         if not await self._parent_is_done():
             # A start was interrupted: conmon or a runsc that is not in the group yet goes on by itself.
-            for handle in self._runtime_processes():
-                handle.kill()
-                handle.close()
+            await self._end_runtimes()
             await self.group.kill()
 
     async def _parent_is_done(self) -> bool:
-        """Wait until the parent has ended; False when it does not, or when nobody knows who it is."""
+        """Wait until the parent of a started sandbox has ended; False when it does not. Of an interrupted
+        start nobody knows which processes there are."""
+        if not self.place.started.exists():
+            return not self.place.config.exists()
         parent = self.parent()
         if parent is None:
-            return self.place.exit_file.exists() or not self.place.config.exists()
+            return True
         try:
             async with asyncio.timeout(PARENT_S):
                 await parent.wait()
@@ -169,6 +171,20 @@ class Parts:
         finally:
             parent.close()
         return True
+
+    async def _end_runtimes(self) -> None:
+        """Kill them until none is found: one that is killed may have started another after the look."""
+        try:
+            async with asyncio.timeout(RUNTIMES_S):
+                while found := list(self._runtime_processes()):
+                    with contextlib.ExitStack() as held:
+                        for handle in found:
+                            held.callback(handle.close)
+                            handle.kill()
+                        for handle in found:
+                            await handle.wait()
+        except TimeoutError:
+            raise TimedOut("ending an interrupted start", RUNTIMES_S) from None
 
     def _runtime_processes(self) -> Iterator[ProcessHandle]:
         """Root's processes that have the sandbox's name as an argument: conmon, and a runsc that is not in

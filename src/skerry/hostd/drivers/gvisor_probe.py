@@ -32,6 +32,11 @@ async def probe(runsc_path: str, agent_path: str) -> DriverReport:
         runsc_path: Empty when none was found.
         agent_path: The guest agent's binary.
     """
+    return await probe_with(Runsc(Path(runsc_path), Path("/nonexistent")) if runsc_path else None, agent_path)
+
+
+async def probe_with(runsc: Runsc | None, agent_path: str) -> DriverReport:
+    """As `probe`, with a `Runsc` that may know its version already."""
     missing = [*_kernel_problems(os.uname().release), *_agent_problems(agent_path)]
     warnings: list[str] = []
     version = ""
@@ -41,11 +46,11 @@ async def probe(runsc_path: str, agent_path: str) -> DriverReport:
         mounted.hierarchies()
     except HostUnusable as problem:
         missing.append(problem.message)
-    if not runsc_path:
+    if runsc is None:
         missing.append("runsc (gVisor) was not found: run `make setup`, or set runsc_path")
     else:
         try:
-            found = await Runsc(Path(runsc_path), Path("/nonexistent")).version()
+            found = await runsc.version()
             version = found.text
             if found.wastes_cpu_when_idle:
                 warnings.append(

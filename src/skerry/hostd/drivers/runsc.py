@@ -67,6 +67,8 @@ class Runsc:
     def __init__(self, binary: Path, state_dir: Path) -> None:
         self.binary = binary
         self._state_dir = state_dir
+        self._version: RunscVersion | None = None
+        self._version_of = (0, 0)
 
     @property
     def flags(self) -> list[str]:
@@ -87,6 +89,9 @@ class Runsc:
             HostUnusable: It cannot be run.
         """
         try:
+            found = self.binary.stat()
+            if self._version is not None and self._version_of == (found.st_mtime_ns, found.st_size):
+                return self._version
             printed = await run_program([str(self.binary), "--version"], timeout_s=VERSION_S)
         except OSError as error:
             raise HostUnusable(
@@ -96,7 +101,9 @@ class Runsc:
             raise HostUnusable(
                 "`runsc --version` fails; set runsc_path to a working one", detail=printed.output
             )
-        return parse_version(printed.output) or self._built_from() or RunscVersion("unknown", None)
+        version = parse_version(printed.output) or self._built_from() or RunscVersion("unknown", None)
+        self._version, self._version_of = version, (found.st_mtime_ns, found.st_size)
+        return version
 
     def forget(self, name: str) -> None:
         """Remove what runsc remembers of a container whose processes are gone. Idempotent.
