@@ -27,6 +27,9 @@ _DEBIAN_RUST = (
     {"rustc": "rustc-web", "cargo": "cargo-web", "rustfmt": "rustfmt-web", "cargo-clippy": "rust-web-clippy"},
 )
 
+_UBUNTU_RUST = {"rustc": "rustc", "cargo": "cargo", "rustfmt": "rustfmt", "cargo-clippy": "rust-clippy"}
+_UBUNTU_RUST_PLACE = Path("/usr/lib")
+
 
 def parse_version(text: str) -> Version:
     """The first dotted number in a text; empty if there is none."""
@@ -60,9 +63,32 @@ def rust(programs: Sequence[str] = RUST_BUILDERS) -> Toolchain | None:
     """The machine's Rust, if it is recent enough and has all the programs."""
     home = Path.home() / ".cargo" / "bin"
     found = _found("rustc", ["--version"], MIN_RUST, home)
-    if found is None or not all(find_program(program, home) for program in programs):
-        return None
-    return found
+    if found is not None and all(find_program(program, home) for program in programs):
+        return found
+    return versioned_rust(_UBUNTU_RUST_PLACE, programs)
+
+
+def versioned_rust(place: Path, programs: Sequence[str]) -> Toolchain | None:
+    """The newest of the Rusts that Ubuntu packages in directories of their own.
+
+    Args:
+        place: Holds the directories ``rust-1.91`` and so on.
+    """
+    directories = sorted(place.glob("rust-1.*/bin"), key=lambda directory: parse_version(str(directory)))
+    for directory in reversed(directories):
+        printed = output([directory / "rustc", "--version"]) if (directory / "rustc").exists() else None
+        if printed is None or parse_version(printed) < MIN_RUST:
+            continue
+        if all((directory / program).exists() for program in programs):
+            return Toolchain(directory, printed.strip())
+    return None
+
+
+def _versions_of_rust() -> list[str]:
+    """Versions that Ubuntu packages beside its default Rust, as ``rustc-1.91``, the newest first."""
+    printed = output(["apt-cache", "pkgnames", "rustc-1."]) or ""
+    names = re.findall(r"^rustc-(1\.\d+)$", printed, re.MULTILINE)
+    return sorted(names, key=parse_version, reverse=True)
 
 
 def rust_packages(programs: Sequence[str]) -> list[str]:
@@ -74,6 +100,9 @@ def rust_packages(programs: Sequence[str]) -> list[str]:
     for names in _DEBIAN_RUST:
         if parse_version(_candidate(names["rustc"])) >= MIN_RUST:
             return [names[program] for program in programs]
+    for version in _versions_of_rust():
+        if parse_version(_candidate(f"rustc-{version}")) >= MIN_RUST:
+            return [f"{_UBUNTU_RUST[program]}-{version}" for program in programs]
     raise SetupError(
         f"Rust {'.'.join(map(str, MIN_RUST))} or newer is needed and no package of this release has it: "
         "install it with rustup (https://rustup.rs), then run this again"

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +56,15 @@ class SkerryUp:
             assert done.returncode == expect, (words, done.returncode, done.stdout, done.stderr)
         return done
 
-    def begin(self, *words: str, **pipes: Any) -> "subprocess.Popen[bytes]":
-        """Start a verb that goes on."""
-        return subprocess.Popen([*self._program, *words], env=self.environment, **pipes)
+    @contextmanager
+    def begin(self, *words: str, **pipes: Any) -> Iterator["subprocess.Popen[bytes]"]:
+        """Start a verb that goes on; when the body fails, it is killed, else it must end by itself."""
+        with subprocess.Popen([*self._program, *words], env=self.environment, **pipes) as running:
+            try:
+                yield running
+            except BaseException:
+                running.kill()
+                raise
 
     def text(self, *words: str, **options: Any) -> str:
         """What a verb prints, without the last newline."""

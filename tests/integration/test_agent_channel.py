@@ -34,6 +34,8 @@ from tests.harness.waiting import until, until_awaited
 
 MIB = 1 << 20
 JOURNAL_BYTES = 1 * MIB
+BREAKS = 5
+"""So often at least the connection breaks in each test of broken connections."""
 
 
 class Channel:
@@ -82,14 +84,20 @@ class Channel:
 
     async def close(self) -> None:
         """End the agent and what it started."""
-        async with asyncio.timeout(10):
-            for info in await self.client.processes():
-                if info.exit is None and (process := self.client.process(info.pid)) is not None:
-                    with contextlib.suppress(AgentError):  # it may end by itself meanwhile
-                        await process.kill("SIGKILL", group=True)
+        try:
+            async with asyncio.timeout(10):
+                await self._kill_all()
+        finally:
             self.link.close("test is over")
+            self._listener.close()
             await self.stop_agent()
-        self._listener.close()
+
+    async def _kill_all(self) -> None:
+        for info in await self.client.processes():
+            process = self.client.process(info.pid)
+            if info.exit is None and process is not None:
+                with contextlib.suppress(AgentError):  # it may end by itself meanwhile
+                    await process.kill("SIGKILL", group=True)
 
     def _accept(self) -> asyncio.Protocol:
         connection = self.link.accept()
@@ -334,7 +342,7 @@ async def unsteady(channel: Channel) -> AsyncIterator[Channel]:
     await asyncio.gather(cutting, return_exceptions=True)
     await channel.link.wait_connected(10)
     assert channel.link.stats.protocol_errors == 0
-    assert channel.link.stats.reconnects > 0
+    assert channel.link.stats.reconnects >= BREAKS
 
 
 async def test_output_is_whole_over_broken_connections(unsteady: Channel) -> None:
@@ -362,33 +370,37 @@ async def test_input_is_whole_over_broken_connections(unsteady: Channel) -> None
 
 async def test_files_are_whole_over_broken_connections(unsteady: Channel, tmp_path: Path) -> None:
     data = random.Random(2).randbytes(4 * MIB)  # noqa: S311 - repeatable
-    for n in range(10):
-        path = str(tmp_path / f"file{n}")
+    done = 0
+    while done < 10 or unsteady.link.stats.reconnects < BREAKS:
+        path = str(tmp_path / f"file{done}")
         await unsteady.client.write_file(path, data)
         assert await unsteady.client.read_file(path, max_bytes=8 * MIB) == data
+        done += 1
 
 
 async def test_requests_run_once_over_broken_connections(unsteady: Channel, tmp_path: Path) -> None:
     path = str(tmp_path / "lines")
     await unsteady.client.write_file(path, b"")
-    for n in range(200):
-        await unsteady.client.write_file(path, b"%d\n" % n, append=True)
-    assert (tmp_path / "lines").read_text().split() == [str(n) for n in range(200)]
+    done = 0
+    while done < 200 or unsteady.link.stats.reconnects < BREAKS:
+        await unsteady.client.write_file(path, b"%d\n" % done, append=True)
+        done += 1
+    assert (tmp_path / "lines").read_text().split() == [str(n) for n in range(done)]
 
 
 async def test_processes_start_once_and_end_over_broken_connections(
     unsteady: Channel, tmp_path: Path
 ) -> None:
     path = tmp_path / "lines"
-    results = await asyncio.gather(
-        *[
-            _run(unsteady.client, f"sleep 0.0{n % 10}; echo {n} >> {path}; echo {n}; exit 7")
-            for n in range(100)
-        ]
-    )
-    assert [result[1] for result in results] == [b"%d\n" % n for n in range(100)]
-    assert {result[0].code for result in results} == {7}
-    assert sorted(map(int, path.read_text().split())) == list(range(100))
+    done = 0
+    while done < 100 or unsteady.link.stats.reconnects < BREAKS:
+        numbers = range(done, done + 50)
+        scripts = [f"sleep 0.0{n % 10}; echo {n} >> {path}; echo {n}; exit 7" for n in numbers]
+        results = await asyncio.gather(*[_run(unsteady.client, script) for script in scripts])
+        assert [result[1] for result in results] == [b"%d\n" % n for n in numbers]
+        assert {result[0].code for result in results} == {7}
+        done += 50
+    assert sorted(map(int, path.read_text().split())) == list(range(done))
 
 
 # --- the host restarts, the agent restarts -------------------------------------------------------

@@ -139,12 +139,12 @@ def test_a_missing_part_is_said_with_what_mends_it(skerry: SkerryUp) -> None:
 def test_a_daemon_that_dies_is_started_again_and_loses_nothing(skerry: SkerryUp, name: str) -> None:
     url = skerry.up()["url"]
     sandbox_id = skerry.text("create", "--timeout", "5m")
-    printing = skerry.begin("exec", sandbox_id, ended_by(200))
-    until(lambda: skerry.json("logs", sandbox_id), "a process")
-    before = skerry.processes()[name].process
-    skerry.kill(name)
-    until(lambda: name in skerry.processes() and skerry.processes()[name].process != before, "a restart")
-    printing.wait(DEADLINE_S)
+    with skerry.begin("exec", sandbox_id, ended_by(200)) as printing:
+        until(lambda: skerry.json("logs", sandbox_id), "a process")
+        before = skerry.processes()[name].process
+        skerry.kill(name)
+        until(lambda: name in skerry.processes() and skerry.processes()[name].process != before, "a restart")
+        printing.wait(DEADLINE_S)
     assert json.loads(skerry.data.endpoint.read_text())["url"] == url
     (process,) = skerry.json("logs", sandbox_id)
     expected = "".join(f"line {number}\n" for number in range(200))
@@ -196,8 +196,10 @@ def test_in_the_foreground_a_signal_stops_everything(
     skerry: SkerryUp, number: signal.Signals, tmp_path: Path
 ) -> None:
     log = tmp_path / "terminal"
-    with log.open("wb") as file:
-        running = skerry.begin("up", "--listen", "127.0.0.1:0", stdout=file, stderr=file)
+    with (
+        log.open("wb") as file,
+        skerry.begin("up", "--listen", "127.0.0.1:0", stdout=file, stderr=file) as running,
+    ):
         until(lambda: b"skerry env" in log.read_bytes(), "its greeting")
         skerry.text("create", "--timeout", "5m")
         running.send_signal(number)

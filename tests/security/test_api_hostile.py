@@ -205,6 +205,14 @@ async def test_what_is_no_upgrade_makes_no_sandbox(
             assert await response.json() == []
 
 
+@pytest.mark.parametrize("path", [CREATE, "/api/v2/sandboxes", "/skerry/v1/health"])
+async def test_names_that_strangers_point_at_this_machine_are_refused(api: RunningApi, path: str) -> None:
+    headers = {"Authorization": f"Bearer {api.alice}", "Host": "rebound.example:80"}
+    async with aiohttp.ClientSession() as http, http.get(api.url + path, headers=headers) as response:
+        assert response.status == 403
+        assert (await response.json())["code"] == "UNKNOWN_HOST"
+
+
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "file://", "x"])
 @pytest.mark.parametrize("path", [CREATE, "/api/v2/sandboxes", "/skerry/v1/health"])
 async def test_web_pages_of_other_sites_are_refused(api: RunningApi, origin: str, path: str) -> None:

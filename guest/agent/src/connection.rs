@@ -1,6 +1,7 @@
 //! The connection to the host: bytes in, bytes out, and what waits between.
 
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -9,6 +10,50 @@ use skerry_protocol::{Frame, FrameBuffer, Violation};
 
 /// A buffer that a large transfer has made larger than this is given back when it is empty.
 const KEPT_BYTES: usize = 64 * 1024;
+
+/// After a live connection broke; it may have been a hiccup.
+const REDIAL_FIRST: Duration = Duration::from_millis(10);
+const REDIAL_SHORTEST: Duration = Duration::from_millis(20);
+/// An attempt in vain costs a millisecond in gVisor, and a hundred agents may be waiting on the machine that the host
+/// restarts on.
+const REDIAL_LONGEST: Duration = Duration::from_millis(500);
+
+/// When to dial: soon after a connection broke, then less often the longer there is none.
+pub struct Redial {
+    /// When the last live connection was lost, or the agent started.
+    since: Instant,
+    next: Option<Instant>,
+}
+
+impl Redial {
+    pub fn at_once(now: Instant) -> Redial {
+        Redial { since: now, next: Some(now) }
+    }
+
+    /// When to dial; None while there is a connection.
+    pub fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    pub fn connected(&mut self) {
+        self.next = None;
+    }
+
+    pub fn lost(&mut self, now: Instant, was_live: bool) {
+        if was_live {
+            self.since = now;
+            self.next = Some(now + REDIAL_FIRST);
+        } else {
+            self.failed(now);
+        }
+    }
+
+    /// Nobody listens, or the host hung up before WELCOME: wait for an eighth of the time that this has lasted.
+    pub fn failed(&mut self, now: Instant) {
+        let lasted = now.saturating_duration_since(self.since);
+        self.next = Some(now + (lasted / 8).clamp(REDIAL_SHORTEST, REDIAL_LONGEST));
+    }
+}
 
 const WATCHED: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
 
@@ -33,10 +78,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn dial(path: &str) -> rustix::io::Result<Connection> {
+    pub fn dial(address: &SocketAddrUnix) -> rustix::io::Result<Connection> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        rustix::net::connect(&socket, address)?;
         Ok(Connection {
             socket,
             incoming: FrameBuffer::default(),
@@ -130,5 +175,40 @@ impl Connection {
         self.watches_room = wanted;
         let flags = if wanted { WATCHED | EventFlags::OUT } else { WATCHED };
         epoll::modify(epoll, &self.socket, EventData::new_u64(token), flags)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longer_nobody_listens_the_less_often_is_dialled() {
+        let start = Instant::now();
+        let mut redial = Redial::at_once(start);
+        assert_eq!(redial.next(), Some(start));
+        let waits = [(0, 20), (100, 20), (800, 100), (4000, 500), (1_000_000, 500)];
+        for (lasted, wait) in
+            waits.map(|(lasted, wait)| (Duration::from_millis(lasted), Duration::from_millis(wait)))
+        {
+            redial.failed(start + lasted);
+            assert_eq!(redial.next(), Some(start + lasted + wait));
+        }
+    }
+
+    #[test]
+    fn a_live_connection_that_broke_is_dialled_again_at_once() {
+        let start = Instant::now();
+        let mut redial = Redial::at_once(start);
+        redial.connected();
+        assert_eq!(redial.next(), None);
+        let later = start + Duration::from_secs(100);
+        redial.lost(later, true);
+        assert_eq!(redial.next(), Some(later + REDIAL_FIRST));
+        redial.failed(later + REDIAL_FIRST);
+        assert_eq!(redial.next(), Some(later + REDIAL_FIRST + REDIAL_SHORTEST));
+        // A host that hangs up before WELCOME is not there yet.
+        redial.lost(later + Duration::from_secs(8), false);
+        assert_eq!(redial.next(), Some(later + Duration::from_secs(8) + REDIAL_LONGEST));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -14,8 +14,12 @@ use crate::accounts::Account;
 use crate::core::{FileCall, Ticket};
 use crate::files::{self, Chunk, FileValue};
 
+/// So many work on a burst of calls that do not block.
+const USUAL_THREADS: usize = 4;
 /// 64 reads and 64 writes of streams may block at once, and still others get their turn.
 const MAX_THREADS: usize = 160;
+/// When jobs wait and none was begun for so long, the threads are blocked: there must be another.
+const STALL: Duration = Duration::from_millis(20);
 const STACK_BYTES: usize = 128 * 1024;
 /// How long a thread waits for more to do. The last one stays.
 const IDLE: Duration = Duration::from_secs(10);
@@ -48,6 +52,8 @@ struct State {
     done: Vec<Done>,
     idle: usize,
     threads: usize,
+    /// Jobs begun since the start.
+    begun: u64,
 }
 
 struct Shared {
@@ -60,27 +66,55 @@ struct Shared {
     privileged: bool,
 }
 
-pub struct Pool(Arc<Shared>);
+pub struct Pool {
+    shared: Arc<Shared>,
+    /// When to look whether jobs are stuck, and how many had begun when that was decided.
+    watch: Option<(Instant, u64)>,
+}
 
 impl Pool {
     pub fn new(account: Account, privileged: bool) -> rustix::io::Result<Pool> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (state, wake) = (Mutex::default(), Condvar::new());
-        Ok(Pool(Arc::new(Shared { state, wake, event, account, privileged })))
+        let shared = Arc::new(Shared { state, wake, event, account, privileged });
+        Ok(Pool { shared, watch: None })
     }
 
     /// Becomes readable when [`Pool::take_done`] has something.
     pub fn event(&self) -> &OwnedFd {
-        &self.0.event
+        &self.shared.event
     }
 
-    pub fn submit(&self, job: Job) {
-        let mut state = self.0.lock();
+    pub fn submit(&mut self, job: Job) {
+        let mut state = self.shared.lock();
         state.jobs.push_back(job);
         if state.idle >= state.jobs.len() {
             drop(state);
-            self.0.wake.notify_one();
-        } else if state.threads < MAX_THREADS {
+            self.shared.wake.notify_one();
+        } else if state.threads < USUAL_THREADS {
+            state.threads += 1;
+            drop(state);
+            self.start_thread();
+        } else if self.watch.is_none() {
+            self.watch = Some((Instant::now() + STALL, state.begun));
+        }
+    }
+
+    /// When [`Pool::keep_moving`] is to be called.
+    pub fn next_look(&self) -> Option<Instant> {
+        self.watch.map(|(at, _)| at)
+    }
+
+    /// Adds a thread if all are blocked while jobs wait.
+    pub fn keep_moving(&mut self, now: Instant) {
+        let Some((_, begun)) = self.watch.filter(|(at, _)| *at <= now) else { return };
+        let mut state = self.shared.lock();
+        if state.jobs.is_empty() {
+            self.watch = None;
+            return;
+        }
+        self.watch = Some((now + STALL, state.begun));
+        if state.begun == begun && state.threads < MAX_THREADS {
             state.threads += 1;
             drop(state);
             self.start_thread();
@@ -88,25 +122,25 @@ impl Pool {
     }
 
     fn start_thread(&self) {
-        let shared = self.0.clone();
+        let shared = self.shared.clone();
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || shared.work());
         if thread.is_err() {
-            let mut state = self.0.lock();
+            let mut state = self.shared.lock();
             state.threads -= 1;
             if state.threads == 0 {
                 // Nobody is left to do it.
                 let refused: Vec<Job> = state.jobs.drain(..).collect();
                 state.done.extend(refused.into_iter().filter_map(|job| refuse(job, Errno::AGAIN)));
                 drop(state);
-                self.0.signal();
+                self.shared.signal();
             }
         }
     }
 
     pub fn take_done(&self) -> Vec<Done> {
         let mut count = [0; 8];
-        let _ = rustix::io::read(&self.0.event, &mut count);
-        std::mem::take(&mut self.0.lock().done)
+        let _ = rustix::io::read(&self.shared.event, &mut count);
+        std::mem::take(&mut self.shared.lock().done)
     }
 }
 
@@ -143,6 +177,7 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
+                state.begun += 1;
                 return Some(job);
             }
             state.idle += 1;

@@ -7,6 +7,8 @@ use rustix::io::Errno;
 
 /// Deeper trees are refused: each level costs memory while those below it are removed.
 const MAX_DEPTH: usize = 100_000;
+/// How often a directory is read before it is given up.
+const MAX_PASSES: usize = 1000;
 
 /// A directory on the way down: what its parent calls it, and which directory the parent is.
 struct Level {
@@ -73,7 +75,30 @@ fn empty(top: OwnedFd) -> Result<(), Errno> {
 }
 
 /// Removes files and empty directories; stops at a directory that is not empty and answers its name.
+///
+/// A file system may leave out entries while others are removed, so the directory is read until it is found empty.
 fn remove_entries(directory: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
+    for _ in 0..MAX_PASSES {
+        match remove_once(directory)? {
+            Pass::Empty => return Ok(None),
+            Pass::Removed => {}
+            Pass::Stopped(name) => return Ok(Some(name)),
+        }
+    }
+    // Somebody makes files as fast as they are removed.
+    Err(Errno::NOTEMPTY)
+}
+
+enum Pass {
+    /// There was nothing.
+    Empty,
+    Removed,
+    /// At a directory that is not empty.
+    Stopped(Vec<u8>),
+}
+
+fn remove_once(directory: &OwnedFd) -> Result<Pass, Errno> {
+    let mut outcome = Pass::Empty;
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
@@ -89,10 +114,10 @@ fn remove_entries(directory: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
             result => result,
         };
         match result {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(Some(name.to_vec())),
+            Ok(()) | Err(Errno::NOENT) => outcome = Pass::Removed,
+            Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(Pass::Stopped(name.to_vec())),
             Err(errno) => return Err(errno),
         }
     }
-    Ok(None)
+    Ok(outcome)
 }

@@ -1,18 +1,16 @@
 """The HTTP application: routes, what holds for every request, and the server that runs it.
 
 Every answer has `x-deno-trace-id`, which also stands in the log lines of the request and of the session that
-it opened. Errors are JSON. Bodies, tokens and
-configuration headers are never logged.
+it opened. Errors are JSON. Bodies, tokens and configuration headers are never logged.
 
 The API takes bearer tokens only and never reads cookies, so a browser carries no authority of the user's
-here. Requests that a web page of another
-site makes are refused all the same, by their ``Origin``.
+here. Requests that a web page of another site makes are refused all the same, by their ``Host`` and
+``Origin``.
 """
 
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 from aiohttp import web
@@ -22,7 +20,8 @@ from skerry.api.deno.budget import MemoryBudget
 from skerry.api.deno.responses import error_body, error_response, json_response
 from skerry.api.deno.rest import RestRoutes
 from skerry.api.deno.upgrade import SessionRoutes
-from skerry.errors import Forbidden, SkerryError
+from skerry.api.sites import check_site
+from skerry.errors import SkerryError
 from skerry.protocol.jsonrpc import stream_ids
 from skerry.service.service import Service
 
@@ -38,16 +37,22 @@ SHUTDOWN_S = 8.0
 TRACE_HEADER = "x-deno-trace-id"
 
 _TRACE = web.RequestKey("trace", str)
+_HOST_NAMES = web.AppKey("host_names", Collection[str])
 
 _log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_app(service: Service) -> web.Application:
-    """The application that serves a service."""
+def build_app(service: Service, *, host_names: Collection[str] = ()) -> web.Application:
+    """The application that serves a service.
+
+    Args:
+        host_names: Names, besides addresses and ``localhost``, by which clients reach it.
+    """
     sessions = SessionRoutes(service, MemoryBudget(), stream_ids(secrets.randbelow))
     app = web.Application(middlewares=[_around_every_request])
+    app[_HOST_NAMES] = frozenset(name.lower() for name in host_names)
     app.router.add_get("/api/v3/sandboxes/create", sessions.create)
     app.router.add_get("/api/v3/sandbox/{sandbox_id}/connect", sessions.connect)
     AdminRoutes(service).add_to(app.router)
@@ -82,7 +87,7 @@ async def _around_every_request(request: web.Request, handler: Handler) -> web.S
     request[_TRACE] = trace
     with structlog.contextvars.bound_contextvars(trace=trace):
         try:
-            _refuse_other_sites(request)
+            check_site(request.host, request.headers.get("Origin"), request.app[_HOST_NAMES])
             return await handler(request)
         except SkerryError as error:
             return error_response(request, error)
@@ -100,17 +105,6 @@ async def _around_every_request(request: web.Request, handler: Handler) -> web.S
 
 
 _CODES = {400: "MALFORMED_REQUEST", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "MALFORMED_REQUEST"}
-
-
-def _refuse_other_sites(request: web.Request) -> None:
-    """A browser says in ``Origin`` which site's page makes a request; SDKs and command-line tools send none.
-
-    Raises:
-        Forbidden: It is not this server's own origin.
-    """
-    origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
-        raise Forbidden("web pages of other sites may not use this API", code="FOREIGN_ORIGIN")
 
 
 async def _add_trace(request: web.Request, response: web.StreamResponse) -> None:

@@ -15,7 +15,7 @@ from skerry.spec.settings import Settings
 State = Literal["ok", "warning", "missing"]
 
 _GIB = 1 << 30
-_MIN_KERNEL = (5, 6)
+_MIN_KERNEL = (5, 10)
 _PROGRAMS = {
     "conmon": "conmon",
     "ip": "iproute2",
@@ -61,7 +61,7 @@ def _machine(_: Settings) -> Iterator[Check]:
     release = platform.release()
     numbers = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
     new_enough = numbers >= _MIN_KERNEL
-    fix = "" if new_enough else "upgrade to a distribution with Linux 5.6 or newer"
+    fix = "" if new_enough else "upgrade to a distribution with Linux 5.10 or newer"
     yield Check("kernel", "ok" if new_enough else "missing", f"Linux {release}", fix)
     machine = platform.machine()
     known = machine in ("x86_64", "aarch64")

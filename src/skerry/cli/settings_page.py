@@ -38,7 +38,7 @@ def _default(row: Row) -> str:
     if row.key == "data_dir":
         return "`~/.local/share/skerry`; for root `/var/lib/skerry`"
     value: Any = row.default
-    if value is msgspec.NODEFAULT or value in ("", {}):
+    if value is msgspec.NODEFAULT or value in ("", {}, ()):
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

@@ -169,6 +169,20 @@ def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(split_listen(address)[0]).is_loopback
 
 
+def host_names(value: Any) -> tuple[str, ...]:
+    """Host names: a list, or text with commas between them."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list):
+        raise _bad(value, "host names such as skerry.example, separated by commas")
+    return tuple(_host_name(name.strip().lower() if isinstance(name, str) else name) for name in names)
+
+
+_host_name = _matching(
+    r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*",
+    "a host name such as skerry.example",
+)
+
+
 def paths_by_name(value: Any) -> dict[str, str]:
     """A table of image name = absolute path."""
     return _by_name(value, absolute_path, "a table of name = absolute path")

@@ -73,6 +73,12 @@ TABLE: tuple[Row, ...] = (
         "Allow an address other than loopback without TLS: tokens and data then cross the network in clear.",
         flag="--allow-remote",
     ),
+    Row(
+        "host_names",
+        parse.host_names,
+        "names, separated by commas (or a list)",
+        "Names by which clients reach the API, besides addresses and `localhost`. Other names are refused.",
+    ),
     Row("region", parse.region, "three letters", "Stands in every sandbox ID."),
     Row(
         "isolation",
@@ -144,7 +150,7 @@ TABLE: tuple[Row, ...] = (
         "sandbox.max_processes",
         parse.whole(16, 1_000_000),
         "number",
-        "Processes and threads inside a sandbox.",
+        "Processes and threads of each user inside a sandbox.",
     ),
     Row("sandbox.max_running", parse.whole(1, 100_000), "number", "Sandboxes of all owners at once."),
     Row(

@@ -15,15 +15,13 @@ import msgspec
 from skerry.control.ground import Ground
 from skerry.control.sandbox import Sandbox
 from skerry.control.store.records import Given, Quotas, SandboxRecord
-from skerry.errors import Conflict, ResourceExhausted, RuntimeFailed, SandboxEnded, TimedOut
+from skerry.errors import Conflict, ResourceExhausted, RuntimeFailed, SandboxEnded
 from skerry.lifecycle.events import EndAsked, Frozen, Stage
 from skerry.spec.ids import OwnerId, TokenId
 from skerry.spec.sandbox import EndReason, Isolation
 
 AGENT_TIMEOUT_S = 60.0
 """Longest wait for a hello; a client's create has a shorter limit around the whole."""
-
-WARM_UP_TIMEOUT_S = 10.0
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,22 +126,6 @@ async def hand_over(making: Making) -> None:
     await making.sandbox.hand_over(session=order.session, stop_at_ms=stop_at_ms)
 
 
-async def warm_up(making: Making) -> None:
-    """Run a program, so that the guest has read its loader and C library before the client's first one.
-
-    Raises:
-        SkerryError: It could not be run: such a member serves nobody.
-    """
-    process = await making.sandbox.agent.spawn(
-        command="true", args=(), env={}, clear_env=False, cwd=None, stdin=False, stdout=False, stderr=False
-    )
-    try:
-        async with asyncio.timeout(WARM_UP_TIMEOUT_S):
-            await process.wait()
-    except TimeoutError:
-        raise TimedOut("running a first program", WARM_UP_TIMEOUT_S) from None
-
-
 async def freeze(making: Making) -> None:
     """Stop all its tasks: a waiting pool member uses no processor. Gone with the sandbox."""
     await making.ground.host.pause(making.sandbox.sandbox_id)
@@ -189,7 +171,7 @@ async def thaw(making: Making) -> None:
 
 COLD: tuple[Step, ...] = (open_link, start_on_host, wait_for_agent, set_environment, hand_over)
 WARM: tuple[Step, ...] = (thaw, set_environment)
-MEMBER: tuple[Step, ...] = (open_link, start_on_host, wait_for_agent, warm_up, freeze, enter_pool)
+MEMBER: tuple[Step, ...] = (open_link, start_on_host, wait_for_agent, freeze, enter_pool)
 
 
 async def carry_out(steps: tuple[Step, ...], making: Making) -> None:

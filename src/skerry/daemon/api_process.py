@@ -61,7 +61,8 @@ async def _serve(inherited: Inherited, listener: socket.socket, settings: Settin
         host = HostdClient(inherited.place.hostd_socket, tasks=tasks, clock=clock)
         async with open_service(settings, host=host, database=database, clock=clock) as service:
             token = await _client_token(service, inherited.hello.client_token)
-            runner = await start_server(build_app(service), listener)
+            app = build_app(service, host_names=settings.host_names)
+            runner = await start_server(app, listener)
             inherited.parent.say(Ready(__version__, token))
             try:
                 if not await asked:

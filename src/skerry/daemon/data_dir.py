@@ -14,7 +14,6 @@ from skerry.errors import Conflict, HostUnusable
 from skerry.spec.ids import InstanceId, new_instance_id
 
 API_USER = "skerry"
-EGRESS_USER = "skerry-egress"
 
 
 def account(name: str) -> pwd.struct_passwd:

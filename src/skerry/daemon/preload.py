@@ -19,7 +19,6 @@ _OWN = (
     "skerry.control",
     "skerry.daemon",
     "skerry.lifecycle",
-    "skerry.policy",
     "skerry.protocol",
     "skerry.service",
     "skerry.spec",

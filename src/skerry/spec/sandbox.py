@@ -38,7 +38,7 @@ class StartSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         memory_mib: Memory for the guest, 128 to 1,048,576.
         cpus: CPU share in cores, 0.1 to 1,024.
         disk_mib: Size of the root's writable part, 64 to 1,048,576.
-        max_processes: Processes and threads inside the guest, 16 to 1,000,000.
+        max_processes: Processes and threads of each user inside the guest, 16 to 1,000,000.
     """
 
     sandbox_id: SandboxId

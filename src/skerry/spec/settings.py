@@ -13,7 +13,7 @@ class SandboxLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_memory_mib: Largest that is accepted; 0 means the host's memory.
         cpus: CPU share of every sandbox, in cores.
         disk_mib: Writable part of the root.
-        max_processes: Processes and threads inside.
+        max_processes: Processes and threads of each user inside.
         max_running: Sandboxes of all owners at once.
         max_running_per_owner: Sandboxes of one owner at once.
         max_lifetime_s: Longest time from now that a create or an extension may ask for; 0 means no maximum.
@@ -25,7 +25,7 @@ class SandboxLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_memory_mib: int = 0
     cpus: float = 2.0
     disk_mib: int = 10_240
-    max_processes: int = 4096
+    max_processes: int = 1024
     max_running: int = 1000
     max_running_per_owner: int = 1000
     max_lifetime_s: int = 0
@@ -54,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         data_dir: Absolute path of the data directory.
         listen: ``host:port`` of the API; port 0 picks a free one.
         allow_remote: Listening on anything but loopback without TLS was asked for explicitly.
+        host_names: Lower-case names by which clients reach the API, besides addresses and ``localhost``.
         region: Three letters that stand in every sandbox ID.
         isolation: ``auto`` or the name of a driver.
         image: Root image of a sandbox that names none.
@@ -69,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data_dir: str
     listen: str = "127.0.0.1:8787"
     allow_remote: bool = False
+    host_names: tuple[str, ...] = ()
     region: str = "ord"
     isolation: str = "auto"
     image: str = "builtin:debian-13"

@@ -8,7 +8,7 @@ import pytest
 from setup import runsc
 from setup.commands import SetupError
 from setup.needs import missing
-from setup.toolchains import parse_version
+from setup.toolchains import RUST_BUILDERS, parse_version, rust_packages, versioned_rust
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,49 @@ from setup.toolchains import parse_version
 )
 def test_versions_are_read_from_what_programs_print(printed: str, version: tuple[int, ...]) -> None:
     assert parse_version(printed) == version
+
+
+def fake_program(path: Path, printed: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho '{printed}'\n")
+    path.chmod(0o755)
+
+
+def test_the_newest_versioned_rust_that_is_whole_is_taken(tmp_path: Path) -> None:
+    for version in ("1.75", "1.89", "1.91"):
+        fake_program(tmp_path / f"rust-{version}" / "bin" / "rustc", f"rustc {version}.0")
+    for version in ("1.75", "1.89"):
+        fake_program(tmp_path / f"rust-{version}" / "bin" / "cargo", f"cargo {version}.0")
+    found = versioned_rust(tmp_path, RUST_BUILDERS)
+    assert found is not None
+    assert found.directory == tmp_path / "rust-1.89" / "bin"
+
+
+def test_an_old_versioned_rust_is_none(tmp_path: Path) -> None:
+    for program in RUST_BUILDERS:
+        fake_program(tmp_path / "rust-1.75" / "bin" / program, f"{program} 1.75.0")
+    assert versioned_rust(tmp_path, RUST_BUILDERS) is None
+
+
+def test_versioned_packages_serve_where_the_default_is_too_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apt = """#!/bin/sh
+case "$1 $2" in
+"pkgnames rustc-1.") printf 'rustc-1.75\\nrustc-1.80\\nrustc-1.91\\nrustc-1.91-src\\n' ;;
+"policy rustc") echo '  Candidate: 1.75.0+dfsg0ubuntu1' ;;
+"policy rustc-web") echo '  Candidate: (none)' ;;
+"policy rustc-"*) echo "  Candidate: ${2#rustc-}.1+dfsg0ubuntu1" ;;
+esac
+"""
+    (tmp_path / "apt-cache").write_text(apt)
+    (tmp_path / "apt-cache").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert rust_packages(("rustc", "cargo", "cargo-clippy")) == [
+        "rustc-1.91",
+        "cargo-1.91",
+        "rust-clippy-1.91",
+    ]
 
 
 def fake_runsc(directory: Path, version: str) -> Path:

@@ -5,6 +5,7 @@ use skerry_protocol::message::Response;
 use skerry_protocol::methods::*;
 use skerry_protocol::{FrameBuffer, methods};
 
+use super::output::Reader;
 use super::*;
 
 const WINDOW_MS: u32 = 1000;

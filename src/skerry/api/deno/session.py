@@ -1,10 +1,9 @@
 """One client on one sandbox: its messages, its calls under way, its streams, and how all that ends.
 
 Bounds per connection: `MAX_OPEN_CALLS` calls under way (one more is answered with *Server error*), of which
-`MAX_AT_THE_AGENT` are at the sandbox's agent
-at once while the rest wait their turn; `processWait`s do not count there. Messages that are no JSON are
-ignored, `MAX_GARBAGE` of them; then the connection
-is closed with 4000. Other bounds are in `websocket`, `inbound` and `budget`.
+`MAX_AT_THE_AGENT` are at the sandbox's agent at once while the rest wait their turn; `processWait`s do not
+count there. Messages that are no JSON are ignored, `MAX_GARBAGE` of them; then the connection is closed with
+4000. Other bounds are in `websocket`, `inbound` and `budget`.
 """
 
 import asyncio

@@ -56,11 +56,6 @@ class SessionRoutes:
         self._sessions: set[Session] = set()
         self._stopping = False
 
-    @property
-    def open_count(self) -> int:
-        """WebSockets that are open now."""
-        return len(self._sessions)
-
     def leave(self, reason: str) -> None:
         """The server goes away: close every connection; their sandboxes stay."""
         self._stopping = True

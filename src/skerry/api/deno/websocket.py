@@ -1,15 +1,12 @@
 """One WebSocket connection, after the HTTP upgrade: messages in, messages out, all of it bounded.
 
 aiohttp answers the upgrade; then this protocol takes the transport over. Messages are handled in the very
-call in which their last byte arrives,
-and answers are written without waiting for a task, which aiohttp's own response object cannot do. Its frame
-reader (in C) is kept.
+call in which their last byte arrives, and answers are written without waiting for a task, which aiohttp's own
+response object cannot do. Its frame reader (in C) is kept. Decision: docs/adr/0006.
 
 Bounds: a message is at most `MAX_MESSAGE_BYTES`; what is received of unfinished messages counts against the
-    process's `MemoryBudget`; bytes that
-wait for the client to read them pause reading from it and every sender that asks `writable()`, and a client
-that reads nothing for
-`STALL_S` is cut off.
+process's `MemoryBudget`; bytes that wait for the client to read them pause reading from it and every sender
+that asks `writable()`, and a client that reads nothing for `STALL_S` is cut off.
 
 Source: RFC 6455.
 """
@@ -195,8 +192,7 @@ class MessageSocket(asyncio.Protocol):
         """Send one text message; lost silently when the connection is closing.
 
         Never waits: see `writable`. What is sent in one turn of the event loop goes out together: a system
-        call, and a wake-up
-        of the client, for each message cost more than all else here.
+        call, and a wake-up of the client, for each message cost more than all else here.
         """
         if self._close_sent or self._transport is None:
             return

@@ -14,7 +14,6 @@ REQUIRED_V2 = ("memory", "cpu", "pids")
 
 CPU_PERIOD_US = 100_000
 _MIN_QUOTA_US = 1_000
-_NO_LIMIT_V1 = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,12 +133,3 @@ class Pausing(Protocol):
             NotFound: There is no such sandbox.
         """
         ...
-
-
-@runtime_checkable
-class DeepProbing(Protocol):
-    """Drivers that can look right and still not work."""
-
-    async def deep_probe(self) -> DriverReport:
-        """Like `probe`, and run a sandbox for real. Takes about a second."""
-        ...

@@ -62,7 +62,7 @@ async def version(conmon: Path) -> str:
 
 
 def arguments(conmon: Path, runsc: Runsc, place: SandboxPlace) -> list[str]:
-    """The command that creates a sandbox from its bundle and stays as its parent."""
+    """The command that starts a sandbox from its bundle and stays as its parent."""
     runtime = [
         argument
         for word in ("-c", _CREATE_AND_START, "runsc", str(runsc.binary), *runsc.flags)
@@ -80,7 +80,7 @@ def arguments(conmon: Path, runsc: Runsc, place: SandboxPlace) -> list[str]:
 
 
 async def create(runsc: Runsc, place: SandboxPlace) -> int:
-    """Create a sandbox below a conmon of its own; its first process then waits for ``runsc start``.
+    """Start a sandbox below a conmon of its own; when this returns, its first process runs.
 
     Returns:
         The process number of the sandbox on the host.

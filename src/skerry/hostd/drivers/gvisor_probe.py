@@ -10,7 +10,8 @@ from skerry.hostd.drivers import conmon
 from skerry.hostd.drivers.runsc import IDLE_FIXED, Runsc
 from skerry.spec.sandbox import Capability, DriverReport, Isolation
 
-OLDEST_KERNEL = (5, 6)
+OLDEST_KERNEL = (5, 10)
+"""For the option ``volatile`` of overlay, which roots are mounted with."""
 
 CAPABILITIES = frozenset(
     {
@@ -74,7 +75,7 @@ def _kernel_problems(release: str) -> list[str]:
     if match and (int(match[1]), int(match[2])) >= OLDEST_KERNEL:
         return []
     wanted = ".".join(map(str, OLDEST_KERNEL))
-    return [f"the kernel is {release}: gVisor here needs Linux {wanted} or later, so upgrade the system"]
+    return [f"the kernel is {release}: Skerry needs Linux {wanted} or later, so upgrade the system"]
 
 
 def _agent_problems(agent_path: str) -> list[str]:
