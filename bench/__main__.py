@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -48,8 +47,9 @@ def _javascript(environment: Mapping[str, str], what: str, times: int, pause_s: 
 
 
 def _json_of(command: list[str], environment: Mapping[str, str]) -> Measured:
+    surroundings = {**os.environ, **environment}
     done = subprocess.run(
-        command, check=True, capture_output=True, text=True, cwd=REPOSITORY, env={**os.environ, **environment}
+        command, check=True, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=surroundings
     )
     measured: Measured = json.loads(done.stdout.splitlines()[-1])
     return measured
@@ -141,7 +141,7 @@ print(sorted(times)[50] * 1000)
 
 def guest_spawn(server: Server, bare: Bundles) -> list[Row]:
     """G: what spawning ``true`` costs inside the guest by itself, in Skerry and under bare runsc."""
-    sandbox = json.loads(server.cli("create", "--timeout", "5m", "--json"))["id"]
+    sandbox = server.cli("create", "--timeout", "5m").strip()
     ours = float(server.cli("exec", sandbox, "--", "python3", "-c", _SPAWN_LOOP))
     server.cli("kill", sandbox)
     output = bare.output("runsc", "/usr/bin/python3", "-c", _SPAWN_LOOP)
@@ -168,34 +168,79 @@ def transfers(server: Server, instant: Mapping[str, str], ssh: SshServer, times:
             rows.append(Row(what, rate, "MiB/s", beside, "instant server", target="ratio ≥ 0.8"))
     local = ssh.directory / "payload"
     local.write_bytes(bytes(64 * 1024 * 1024))
-    copy = sample(lambda: ssh.sftp(f"put {local} {local}.copy\n"), times=times)
-    rows.append(Row("64 MiB, sftp put, for comparison", 64e3 / copy.p50_ms, "MiB/s"))
+    for verb in ("put", "get"):
+        copy = sample(lambda verb=verb: ssh.sftp(f"{verb} {local} {local}.copy\n"), times=times)  # type: ignore[misc]
+        rows.append(Row(f"64 MiB, sftp {verb}, for comparison", 64e3 / copy.p50_ms, "MiB/s"))
     return rows
 
 
-def kills(server: Server, times: int) -> list[Row]:
+def kills(server: Server, bare: Bundles, times: int) -> list[Row]:
     """End a running sandbox."""
     ours = _python(server.environment, "kill", times, POOL_PAUSE_S)["kill_ms"]
-    return [_row("kill, to the answer", ours, math.nan, "")]
+    deletes = Samples()
+    for _ in range(times):
+        name = bare.start_idle()
+        started = time.perf_counter()
+        bare.delete(name)
+        deletes.add(time.perf_counter() - started)
+    return [_row("kill, to the answer", ours, deletes.p50_ms, "runsc delete --force")]
 
 
-def idle(count: int, watch_s: float) -> list[Row]:
-    """Memory and CPU of ``count`` idle sandboxes, their parents included."""
+def neighbours(server: Server, times: int) -> list[Row]:
+    """What a guest that floods its agent socket as root costs the sandbox beside it."""
+    quiet = Samples([value / 1e3 for value in _python(server.environment, "roundtrip", times)["true_ms"]])
+    hostile = server.cli("create", "--timeout", "10m").strip()
+    flood = server.begin("exec", hostile, "--", "sudo", "timeout", "600", "python3", "-c", _FLOOD)
+    try:
+        disturbed = _python(server.environment, "roundtrip", times)["true_ms"]
+    finally:
+        server.cli("kill", hostile)
+        flood.wait(timeout=30)
+    p99 = Samples([value / 1e3 for value in disturbed]).p99_ms
+    what = "p99 of `true` beside a guest that floods its socket (it also takes a core)"
+    return [Row(what, p99, "ms", quiet.p99_ms, "without the flood", target="ratio ≤ 2")]
+
+
+_FLOOD = """
+import os, socket
+while True:
+    try:
+        peer = socket.socket(socket.AF_UNIX)
+        peer.connect("/run/skerry/agent.sock")
+        while True:
+            peer.sendall(os.urandom(65536))
+    except OSError:
+        pass
+"""
+
+
+def idle(bare: Bundles, count: int, watch_s: float) -> list[Row]:
+    """Memory and CPU of ``count`` idle sandboxes, their parents included, beside as many of bare runsc."""
     with skerry_server(POOL_SIZE="0") as server:
         before = available_mib()
         for _ in range(count):
             server.cli("create", "--timeout", "30m")
-        pids = processes_of(f"skerry-{server.instance}-")
-        cpu_before, started = cpu_s(pids), time.monotonic()
-        time.sleep(watch_s)
-        share = (cpu_s(pids) - cpu_before) / (time.monotonic() - started) / count * 100
-        each = pss_mib(pids) / count
-        taken = (before - available_mib()) / count
+        ours = _idle_cost(f"skerry-{server.instance}-", before, count, watch_s)
+    before = available_mib()
+    names = [bare.start_idle() for _ in range(count)]
+    theirs = _idle_cost("bench-idle-", before, count, watch_s)
+    for name in names:
+        bare.delete(name)
+    pss, taken, share = zip(ours, theirs, strict=True)
     return [
-        Row(f"idle sandbox, PSS of all its processes, at {count}", each, "MiB", target="≤ 15"),
-        Row(f"idle sandbox, MemAvailable taken, at {count}", taken, "MiB"),
-        Row(f"idle sandbox, CPU, at {count}", share, "% of a core", target="≤ 0.2"),
+        Row(f"idle sandbox, PSS, at {count}", pss[0], "MiB", pss[1], "runsc run", target="≤ 15"),
+        Row(f"idle sandbox, MemAvailable taken, at {count}", taken[0], "MiB", taken[1], "runsc run"),
+        Row(f"idle sandbox, CPU, at {count}", share[0], "% of a core", share[1], "runsc run", target="≤ 0.2"),
     ]  # fmt: skip
+
+
+def _idle_cost(needle: str, before_mib: float, count: int, watch_s: float) -> tuple[float, float, float]:
+    """PSS in MiB, MemAvailable taken in MiB, and % of a core, of each of ``count``."""
+    pids = processes_of(needle)
+    cpu_before, started = cpu_s(pids), time.monotonic()
+    time.sleep(watch_s)
+    share = (cpu_s(pids) - cpu_before) / (time.monotonic() - started) / count * 100
+    return pss_mib(pids) / count, (before_mib - available_mib()) / count, share
 
 
 def measure(*, quick: bool) -> list[Row]:
@@ -214,10 +259,11 @@ def measure(*, quick: bool) -> list[Row]:
             rows += roundtrips(server, instant, ssh, 20 if quick else 300)
             rows += guest_spawn(server, bare)
             rows += transfers(server, instant, ssh, 1 if quick else 5)
-            rows += kills(server, times)
+            rows += kills(server, bare, times)
+            rows += neighbours(server, 50 if quick else 300)
         rows += cold(instant, bare, times)
-    for count in (1,) if quick else (1, 100):
-        rows += idle(count, 2 if quick else 20)
+        for count in (1,) if quick else (1, 100):
+            rows += idle(bare, count, 2 if quick else 20)
     return rows
 
 

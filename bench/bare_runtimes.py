@@ -41,6 +41,19 @@ class Bundles:
         shutil.rmtree(bundle)
         return done.stdout
 
+    def start_idle(self) -> str:
+        """Start a container that only sleeps, in the background; returns its name."""
+        name = f"bench-idle-{uuid.uuid4().hex[:12]}"
+        bundle = self._bundle(name, ("/bin/sleep", "3600"))
+        null = subprocess.DEVNULL
+        run = [*self._runtime("runsc"), "run", "--detach", "--bundle", str(bundle), name]
+        subprocess.run(run, check=True, stdin=null, stdout=null, stderr=null)
+        return name
+
+    def delete(self, name: str) -> None:
+        """End a container and remove it (``runsc delete --force``)."""
+        subprocess.run([*self._runtime("runsc"), "delete", "--force", name], check=True)
+
     def run_agent(self) -> None:
         """``runsc run`` with the agent as its process, until the agent's first bytes arrive; then end it."""
         name = f"bench-{uuid.uuid4().hex[:12]}"

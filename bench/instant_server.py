@@ -89,7 +89,7 @@ class _Connection:
         pid = next(_ids)
         stdout = next(_ids) if params.get("stdout") == "piped" else None
         stderr = next(_ids) if params.get("stderr") == "piped" else None
-        said = (" ".join(params.get("args") or []) + "\n").encode() if params["command"] == "echo" else b""
+        said = _said(params["command"], params.get("args") or [])
         self._outputs[pid] = (stdout, stderr, said, params.get("stdinStreamId"))
         await self._ok(id_, {"pid": pid, "stdoutStreamId": stdout, "stderrStreamId": stderr})
 
@@ -129,6 +129,16 @@ class _Connection:
             data = params["content"].encode()
         _files[params["path"]] = data
         await self._ok(id_, None)
+
+
+def _said(command: str, args: list[str]) -> bytes:
+    match command, args:
+        case "echo", _:
+            return (" ".join(args) + "\n").encode()
+        case "cat", [path]:
+            return _files[path]
+        case _:
+            return b""
 
 
 async def _open(request: web.Request) -> web.WebSocketResponse:

@@ -24,8 +24,17 @@ class Server:
     def cli(self, *arguments: str) -> str:
         """Run a verb of the command line and return what it prints."""
         return subprocess.run(
-            [SKERRY, *arguments, "--data-dir", str(self.data_dir)], check=True, capture_output=True, text=True
+            [SKERRY, *arguments[:1], "--data-dir", str(self.data_dir), *arguments[1:]],
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
+
+    def begin(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """Start a verb that goes on; what it prints is dropped."""
+        null = subprocess.DEVNULL
+        command = [SKERRY, *arguments[:1], "--data-dir", str(self.data_dir), *arguments[1:]]
+        return subprocess.Popen(command, stdin=null, stdout=null, stderr=null)
 
     def status(self) -> dict[str, object]:
         """What ``skerry status --json`` says."""

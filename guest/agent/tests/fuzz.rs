@@ -7,7 +7,7 @@ mod host;
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
-use host::{Host, TempDir, command};
+use host::{Host, TempDir, command, shell};
 use skerry_protocol::frame::{FrameType, MAX_PAYLOAD, encode_message};
 use skerry_protocol::message::to_msgpack;
 use skerry_protocol::methods::*;
@@ -76,7 +76,9 @@ fn call(random: &mut Random, directory: &TempDir) -> (&'static str, Vec<u8>) {
                 stdin: random.below(2) == 0,
                 stdout: stdio[random.below(2) as usize],
                 credit: random.number(),
-                ..command(["cat", "true", "yes", "no-such"][random.below(4) as usize], &[])
+                ..shell(
+                    ["cat", "true", "head -c 3000000 /dev/zero", "exec no-such"][random.below(4) as usize],
+                )
             };
             (PROCESS_SPAWN, to_msgpack(&spawn))
         }

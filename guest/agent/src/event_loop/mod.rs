@@ -24,8 +24,10 @@ use processes::{PIPE_READ_BYTES, PipeSource, send_signal};
 const WELCOME_WAIT: Duration = Duration::from_secs(5);
 const LOG_PERIOD: Duration = Duration::from_secs(3600);
 
-/// Turns of work before the next look at events.
-const TURNS: usize = 8;
+/// Turns of work before the next look at events, and pipes that are read in each: at most 4 MiB, so that hundreds of busy
+/// processes do not make a request wait.
+const TURNS: usize = 4;
+const PIPES_PER_TURN: usize = 8;
 
 // What an epoll event is about; streams have their ID above these.
 const CONNECTION: u64 = 0;
@@ -255,7 +257,7 @@ impl Agent {
                 self.receive();
             }
             self.do_effects();
-            for _ in 0..self.ready.len() {
+            for _ in 0..self.ready.len().min(PIPES_PER_TURN) {
                 let Some(stream) = self.ready.pop_front() else { break };
                 self.read_source(stream);
             }
