@@ -93,10 +93,8 @@ class ScriptedAgent:
             value = {"streams": []}
         elif request.method == "system.reclaim":
             value = {"pid": 7, "rss_bytes": 1}
-        elif request.method == "process.spawn":
-            value = {"pid": request.id, "stdin": None, "stdout": None, "stderr": None}
-            ended = messages.encode({"pid": request.id, "code": 0, "signal": None, "oom": False})
-            return _response(request, value) + frames.frame(FrameType.EXIT, ended)
+        elif request.method == "fs.read_dir":
+            value = {"entries": []}
         return _response(request, value)
 
 

@@ -140,6 +140,18 @@ fn c_string(bytes: Vec<u8>) -> CString {
     })
 }
 
+/// What a process of this account has that is not told otherwise.
+pub fn base_environment(account: &Account) -> [(&'static [u8], &[u8]); 6] {
+    [
+        (b"HOME", &account.home),
+        (b"USER", &account.name),
+        (b"LOGNAME", &account.name),
+        (b"SHELL", &account.shell),
+        (b"PATH", DEFAULT_PATH),
+        (b"LANG", b"C.UTF-8"),
+    ]
+}
+
 /// Base, then the sandbox's, then the call's; or only the call's.
 fn environment<'all, 'given: 'all>(
     account: &'all Account,
@@ -148,14 +160,7 @@ fn environment<'all, 'given: 'all>(
 ) -> BTreeMap<&'all [u8], &'all [u8]> {
     let mut env: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
     if !params.clear_env {
-        env.extend([
-            (&b"HOME"[..], account.home.as_slice()),
-            (b"USER", &account.name),
-            (b"LOGNAME", &account.name),
-            (b"SHELL", &account.shell),
-            (b"PATH", DEFAULT_PATH),
-            (b"LANG", b"C.UTF-8"),
-        ]);
+        env.extend(base_environment(account));
         env.extend(sandbox_env.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
     }
     env.extend(params.env.0.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));

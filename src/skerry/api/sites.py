@@ -31,7 +31,7 @@ def check_site(host: str, origin: str | None, host_names: Collection[str]) -> No
             "or set `host_names`",
             code="UNKNOWN_HOST",
         )
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and _place(origin) != host.lower():
         raise Forbidden("web pages of other sites may not use this API", code="FOREIGN_ORIGIN")
 
 
@@ -40,6 +40,13 @@ def _name(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:  # an unclosed bracket
         return ""
+
+
+def _place(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # an unclosed bracket
+        return None
 
 
 def _is_address(name: str) -> bool:

@@ -126,6 +126,11 @@ async def hand_over(making: Making) -> None:
     await making.sandbox.hand_over(session=order.session, stop_at_ms=stop_at_ms)
 
 
+async def make_a_first_file_call(making: Making) -> None:
+    """Have the agent start its thread for files, so that the client's first call need not wait for that."""
+    await making.sandbox.agent.read_dir("/")
+
+
 async def freeze(making: Making) -> None:
     """Stop all its tasks: a waiting pool member uses no processor. Gone with the sandbox."""
     await making.ground.host.pause(making.sandbox.sandbox_id)
@@ -171,7 +176,14 @@ async def thaw(making: Making) -> None:
 
 COLD: tuple[Step, ...] = (open_link, start_on_host, wait_for_agent, set_environment, hand_over)
 WARM: tuple[Step, ...] = (thaw, set_environment)
-MEMBER: tuple[Step, ...] = (open_link, start_on_host, wait_for_agent, freeze, enter_pool)
+MEMBER: tuple[Step, ...] = (
+    open_link,
+    start_on_host,
+    wait_for_agent,
+    make_a_first_file_call,
+    freeze,
+    enter_pool,
+)
 
 
 async def carry_out(steps: tuple[Step, ...], making: Making) -> None:

@@ -38,8 +38,15 @@ def prepare(place: DataDir, who: Invoker) -> InstanceId:
     Afterwards it belongs to root, so that nobody else can exchange what the root daemon works on.
 
     Raises:
-        HostUnusable: Something in it belongs to somebody else, or is a symbolic link.
+        HostUnusable: Something in it belongs to somebody else or is a symbolic link, or it cannot be made.
     """
+    try:
+        return _prepare(place, who)
+    except OSError as problem:
+        raise HostUnusable(f"{place.path} cannot be the data directory: {problem}") from problem
+
+
+def _prepare(place: DataDir, who: Invoker) -> InstanceId:
     _make_parents(place.path, who)
     place.path.mkdir(mode=0o755, exist_ok=True)
     _own(place.path, allowed={0, who.uid}, uid=0, gid=0, mode=0o755)

@@ -44,7 +44,7 @@ def test_a_page_of_this_server_may() -> None:
     check_site("127.0.0.1:8787", "http://127.0.0.1:8787", ())
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:1", "null", ""])
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:1", "null", "", "http://[evil"])
 def test_pages_of_other_sites_may_not(origin: str) -> None:
     with pytest.raises(Forbidden) as refused:
         check_site("127.0.0.1:8787", origin, ())

@@ -50,9 +50,17 @@ def test_links_are_refused(tmp_path: Path, part: str) -> None:
     place = DataDir(tmp_path / "d")
     place.path.mkdir()
     (place.path / part).symlink_to("/etc")
-    with pytest.raises((OSError, HostUnusable)):
+    with pytest.raises(HostUnusable, match="cannot be the data directory"):
         prepare(place, ROOT)
     assert owner_and_mode(Path("/etc"))[0] == 0
+
+
+@pytest.mark.parametrize("path", ["file", "file/below", "n" * 300])
+def test_what_cannot_be_a_directory_is_refused_in_words(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(HostUnusable, match="cannot be the data directory"):
+        prepare(DataDir(tmp_path / path), ROOT)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_one_lock_for_one_directory(tmp_path: Path) -> None:

@@ -126,7 +126,9 @@ impl Core {
             }
             ENV_UPDATE => self.with(params, |core, params| core.update_environment(ticket, params)),
             ENV_ALL => {
-                let env = EnvMap(self.environment.clone().into_iter().collect());
+                let mut all = self.base_environment.clone();
+                all.extend(self.environment.clone());
+                let env = EnvMap(all.into_iter().collect());
                 self.answer(ticket, &Ok(EnvAll { env }));
                 Ok(())
             }

@@ -71,6 +71,8 @@ pub struct Core {
     assembler: Assembler,
     streams: Streams,
     processes: Processes,
+    /// What every process has that is not told otherwise.
+    base_environment: BTreeMap<Text, Text>,
     environment: BTreeMap<Text, Text>,
     outbox: Outbox,
     effects: VecDeque<Effect>,
@@ -100,6 +102,7 @@ impl Core {
             assembler: Assembler::default(),
             streams: Streams::default(),
             processes: Processes::default(),
+            base_environment: BTreeMap::new(),
             environment: BTreeMap::new(),
             outbox: Outbox::default(),
             effects: VecDeque::new(),
@@ -109,6 +112,10 @@ impl Core {
             closing: HashMap::new(),
             load: calls::FileLoad::default(),
         }
+    }
+
+    pub fn with_base_environment(self, base_environment: BTreeMap<Text, Text>) -> Core {
+        Core { base_environment, ..self }
     }
 
     // The connection.

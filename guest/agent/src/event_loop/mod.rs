@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
+use skerry_protocol::Text;
 
 use crate::connection::{Connection, Received, Redial};
 use crate::core::{Core, Effect};
 use crate::log;
 use crate::pool::{Job, Pool};
 use crate::reclaim::reclaim;
-use crate::spawn::Spawner;
+use crate::spawn::{Spawner, base_environment};
 use files::OpenFile;
 use processes::{PIPE_READ_BYTES, PipeSource, send_signal};
 
@@ -86,11 +87,14 @@ impl Agent {
         };
         watch(&signals, SIGNALS)?;
         watch(pool.event(), POOL)?;
+        let text = |bytes: &[u8]| Text(bytes.to_vec());
+        let base = base_environment(spawner.app()).map(|(name, value)| (text(name), text(value))).into();
         let now = Instant::now();
         Ok(Agent {
             socket: SocketAddrUnix::new(socket)?,
             started: now,
-            core: Core::new(env!("CARGO_PKG_VERSION"), random_16()?, random_16()?),
+            core: Core::new(env!("CARGO_PKG_VERSION"), random_16()?, random_16()?)
+                .with_base_environment(base),
             epoll,
             signals,
             pool,
