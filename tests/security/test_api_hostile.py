@@ -223,6 +223,20 @@ async def test_web_pages_of_other_sites_are_refused(api: RunningApi, origin: str
         assert "Access-Control-Allow-Origin" not in response.headers
 
 
+@pytest.mark.parametrize("header", ["Authorization : Bearer {}", "Authorization: Bearer {}\x01", "{} x: y"])
+async def test_headers_that_cannot_be_parsed_are_not_logged(
+    api: RunningApi, neighbour: RpcClient, caplog: pytest.LogCaptureFixture, header: str
+) -> None:
+    address = urlsplit(api.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(f"GET /api/v2/sandboxes HTTP/1.1\r\nHost: x\r\n{header.format(api.alice)}\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        answer = await reader.read(64)
+    writer.close()
+    assert answer.split()[1] == b"400"
+    assert api.alice not in caplog.text
+
+
 async def test_cookies_carry_no_authority(api: RunningApi) -> None:
     cookies = {"token": api.alice, "Authorization": f"Bearer {api.alice}"}
     async with (

@@ -8,12 +8,14 @@ here. Requests that a web page of another site makes are refused all the same, b
 ``Origin``.
 """
 
+import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from skerry.api.admin import AdminRoutes
 from skerry.api.deno.budget import MemoryBudget
@@ -68,6 +70,7 @@ def build_app(service: Service, *, host_names: Collection[str] = ()) -> web.Appl
 
 async def start_server(app: web.Application, listener: socket.socket) -> web.AppRunner:
     """Serve the application on a bound socket; the caller ends it with the runner's `cleanup`."""
+    logging.getLogger("aiohttp.server").addFilter(_is_no_echo)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -79,6 +82,11 @@ async def start_server(app: web.Application, listener: socket.socket) -> web.App
     await runner.setup()
     await web.SockSite(runner, listener, backlog=1024).start()
     return runner
+
+
+def _is_no_echo(record: logging.LogRecord) -> bool:
+    """False for what aiohttp says of a request that it cannot parse: that quotes headers, tokens included."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 @web.middleware

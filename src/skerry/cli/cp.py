@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skerry.cli.output import Json, note, say_json, usage_error, verb
+from skerry.cli.output import Json, note, plain_line, say_json, usage_error, verb
 from skerry.cli.progress import Update, progress
 from skerry.cli.server import DataDirOption, Server, find_server
 from skerry.spec.ids import is_sandbox_id
@@ -146,11 +146,11 @@ def _shown_report(label: str, update: Update, *, as_json: bool) -> "Report":
         def skipped(self, names: Names, reason: str) -> None:
             super().skipped(names, reason)
             if not as_json:
-                note(f"skerry: left out {self.left_out[-1]}")
+                note(plain_line(f"skerry: left out {self.left_out[-1]}"))
 
         def failed(self, problem: str) -> None:
             super().failed(problem)
             if not as_json:
-                note(f"skerry: {problem}")
+                note(plain_line(f"skerry: {problem}"))
 
     return Shown(label)
