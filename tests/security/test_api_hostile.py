@@ -229,7 +229,8 @@ async def test_headers_that_cannot_be_parsed_are_not_logged(
 ) -> None:
     address = urlsplit(api.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    writer.write(f"GET /api/v2/sandboxes HTTP/1.1\r\nHost: x\r\n{header.format(api.alice)}\r\n\r\n".encode())
+    request = f"GET /api/v2/sandboxes HTTP/1.1\r\nHost: localhost\r\n{header.format(api.alice)}\r\n\r\n"
+    writer.write(request.encode())
     async with asyncio.timeout(10):
         answer = await reader.read(64)
     writer.close()
@@ -315,7 +316,7 @@ def upgrade(token: str) -> str:
     """A request that creates a sandbox, as text."""
     lines = [
         f"GET {CREATE} HTTP/1.1",
-        "Host: x",
+        "Host: localhost",
         f"Authorization: Bearer {token}",
         "Connection: Upgrade",
         "Upgrade: websocket",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -58,7 +59,8 @@ def _url(place: DataDir) -> str:
         return str(json.loads(place.endpoint.read_bytes())["url"])
     except FileNotFoundError:
         raise Unreachable(
-            f"Skerry does not run for {place.path}: start it by `skerry up --data-dir {place.path}`, "
+            f"Skerry does not run for {place.path}: start it by "
+            f"`skerry up --data-dir {shlex.quote(str(place.path))}`, "
             "or name another directory by --data-dir"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as problem:

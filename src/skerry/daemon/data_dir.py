@@ -4,6 +4,7 @@ import fcntl
 import os
 import pwd
 import secrets
+import shlex
 import stat
 from pathlib import Path
 
@@ -120,7 +121,8 @@ class DataDirLock:
         lock = cls.try_take(place)
         if lock is None:
             raise Conflict(
-                f"Skerry already runs for {place.path}: see `skerry status --data-dir {place.path}`",
+                f"Skerry already runs for {place.path}: "
+                f"see `skerry status --data-dir {shlex.quote(str(place.path))}`",
                 code="ALREADY_RUNNING",
             )
         return lock

@@ -100,6 +100,8 @@ def _serve(ours: "Site", on_ready: Callable[[str], None], *, show: bool) -> int:
 
 
 def _announce(ours: "Site", url: str, pid: int, *, as_json: bool) -> None:
+    import shlex
+
     from skerry import __version__
     from skerry.cli.invoker import default_data_dir
 
@@ -108,7 +110,7 @@ def _announce(ours: "Site", url: str, pid: int, *, as_json: bool) -> None:
         say_json({**fields, "version": __version__})
         return
     is_default = ours.data.path == default_data_dir(ours.who)
-    option = "" if is_default else f" --data-dir {ours.data.path}"
+    option = "" if is_default else f" --data-dir {shlex.quote(str(ours.data.path))}"
     say(f"Skerry {__version__} serves {url} (instance {ours.instance})")
     say(f'  eval "$(skerry env{option})"      then any program that uses the Deno Sandbox SDKs runs here')
     say(f"  skerry create{option} -- echo hello")

@@ -1,6 +1,7 @@
 """The data directory belongs to root, whoever starts it, and nobody else gets in."""
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def test_what_cannot_be_a_directory_is_refused_in_words(tmp_path: Path, path: st
     with pytest.raises(HostUnusable, match="cannot be the data directory"):
         prepare(DataDir(tmp_path / path), ROOT)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_what_is_printed_to_be_typed_is_quoted(tmp_path: Path) -> None:
+    place = DataDir(tmp_path / "two words $(x)")
+    place.path.mkdir()
+    lock = DataDirLock.take(place)
+    with pytest.raises(Conflict, match=re.escape(f"--data-dir '{place.path}'`")):
+        DataDirLock.take(place)
+    lock.release()
 
 
 def test_one_lock_for_one_directory(tmp_path: Path) -> None:

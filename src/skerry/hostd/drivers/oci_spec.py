@@ -107,7 +107,8 @@ def _process(layout: GuestLayout) -> dict[str, Any]:
 
 
 def _mounts(layout: GuestLayout) -> list[dict[str, Any]]:
-    """Every tmpfs has a size, because what is in it counts as the guest's memory."""
+    """Every tmpfs has a size, because what is in it counts as the guest's memory; only ``/dev``, which gVisor
+    makes by itself, has none but that memory."""
     shared_mib = max(16, layout.memory_mib // 2)
     run_mib = min(_RUN_MIB, layout.memory_mib // 8)
     return [
