@@ -128,5 +128,7 @@ def bundles(image: Path, runsc: str, agent: Path) -> Iterator[Bundles]:
     try:
         yield Bundles(directory, root, runsc, agent_directory / "skerry-agent")
     finally:
-        subprocess.run(["umount", root], check=True)
+        # runsc keeps the empty network namespace of --network=none there.
+        for mounted in (root, directory / "state-runsc" / "null-netns"):
+            subprocess.run(["umount", "--quiet", mounted], check=mounted == root)
         shutil.rmtree(directory, ignore_errors=True)

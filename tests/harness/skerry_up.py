@@ -78,6 +78,11 @@ class SkerryUp:
         """Start it in the background, on a free port."""
         return self.json("up", "--detach", "--listen", "127.0.0.1:0", *words, **options)
 
+    def ensure_up(self) -> None:
+        """Start it if it does not run: `up` gives up on a daemon that dies seven times in a minute."""
+        if "up" not in self.processes():
+            self.up()
+
     def down(self, *words: str) -> None:
         """Stop it."""
         self.command("down", *words)

@@ -20,7 +20,7 @@ from tests.harness.skerry_up import SkerryUp
 pytestmark = [pytest.mark.soak, pytest.mark.needs_root, pytest.mark.timeout(3600)]
 
 GIB = 1 << 30
-KILLS = 100
+KILLS = int(os.environ.get("SKERRY_TEST_SOAK_KILLS", "100"))
 API_GROWTH_BYTES = 96 << 20
 """What api may grow by while a gigabyte passes through it: budgets and buffers, not the file."""
 
@@ -76,11 +76,11 @@ async def test_random_kills_lose_no_sandbox(skerry: SkerryUp) -> None:
     skerry.up()
     async with aiohttp.ClientSession() as session:
         client = RawClient(skerry, session)
-        kept = [(await client.create(timeout="50m"))[0] for _ in range(3)]
+        kept = [(await client.create(timeout="600m"))[0] for _ in range(3)]
 
         async def disturb() -> None:
             try:
-                _, socket = await client.create(timeout="50m")
+                _, socket = await client.create(timeout="600m")
                 await socket.close()
             except (aiohttp.ClientError, OSError):
                 pass  # it was killed meanwhile
@@ -92,11 +92,14 @@ async def test_random_kills_lose_no_sandbox(skerry: SkerryUp) -> None:
             await until(partial(_there, skerry, names), "the processes to be killed")
             skerry.kill(*names)
             await disturbing
-            if "up" in names:
-                skerry.up()
+
+            async def back() -> bool:
+                nonlocal client
+                skerry.ensure_up()
                 client = RawClient(skerry, session)
-            for one in kept:
-                await until(partial(client.serves, one), f"service after the kill (seed {seed})")
+                return all([await client.serves(one) for one in kept])
+
+            await until(back, f"service after the kill (seed {seed})")
             for extra in [one for one, row in (await client.list()).items() if row["running"]]:
                 if extra not in kept:
                     await until(partial(_killed, client, extra), f"an end (seed {seed})")
