@@ -53,7 +53,7 @@ def ssh_server() -> Iterator[SshServer]:
     (directory / "config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {directory}/host\n"
         f"AuthorizedKeysFile {directory}/authorized_keys\nPidFile none\nStrictModes no\nUsePAM no\n"
-        "PermitRootLogin yes\nSubsystem sftp internal-sftp\nPrintMotd no\n"
+        "PermitRootLogin yes\nSubsystem sftp internal-sftp\nPrintMotd no\nAcceptEnv SHLVL\n"
     )
     sshd = subprocess.Popen(
         ["/usr/sbin/sshd", "-D", "-e", "-f", str(directory / "config")], stderr=subprocess.DEVNULL
@@ -62,6 +62,8 @@ def ssh_server() -> Iterator[SshServer]:
         "-o", f"Port={port}", "-o", f"IdentityFile={directory}/client", "-o", "StrictHostKeyChecking=no",
         "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ControlMaster=auto",
         "-o", f"ControlPath={directory}/mux", "-o", "ControlPersist=600",
+        # With a higher SHLVL bash does not read the user's start-up files for a remote command.
+        "-o", "SetEnv=SHLVL=2",
     )  # fmt: skip
     server = SshServer(directory, options, os.environ.get("USER") or "root")
     try:
