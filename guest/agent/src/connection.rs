@@ -105,6 +105,12 @@ impl Connection {
         self.blocked &= !flags.intersects(EventFlags::OUT | EventFlags::ERR | EventFlags::HUP);
     }
 
+    /// Looks again whether anything can be received or sent, although no event said so.
+    pub fn look_again(&mut self) {
+        self.readable = true;
+        self.blocked = false;
+    }
+
     pub fn may_receive(&self) -> bool {
         self.readable
     }
