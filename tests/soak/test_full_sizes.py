@@ -35,6 +35,14 @@ def skerry(tmp_path: Path, built: Built) -> Iterator[SkerryUp]:
     assert made.leftovers() == []
 
 
+def up_for_the_sdk(skerry: SkerryUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start it, and let the SDK of this process find it."""
+    skerry.up()
+    for line in skerry.text("env").splitlines():
+        name, _, value = line.removeprefix("export ").partition("=")
+        monkeypatch.setenv(name, value.strip("'"))
+
+
 async def test_200_creates_and_kills_leave_nothing(skerry: SkerryUp) -> None:
     skerry.up()
     async with aiohttp.ClientSession() as session:
@@ -115,10 +123,7 @@ async def _killed(client: RawClient, sandbox_id: str) -> bool:
 
 
 async def test_a_gigabyte_passes_with_flat_memory(skerry: SkerryUp, monkeypatch: pytest.MonkeyPatch) -> None:
-    skerry.up()
-    for line in skerry.text("env").splitlines():
-        name, _, value = line.removeprefix("export ").partition("=")
-        monkeypatch.setenv(name, value.strip("'"))
+    up_for_the_sdk(skerry, monkeypatch)
     block = os.urandom(1 << 20)
     expected = hashlib.sha256()
     for _ in range(GIB // len(block)):
@@ -141,10 +146,7 @@ def _resident_bytes(skerry: SkerryUp) -> int:
 
 async def test_no_write_of_thousands_is_forgotten(skerry: SkerryUp, monkeypatch: pytest.MonkeyPatch) -> None:
     """gVisor loses an event of the agent's about once in a thousand; the write then must go on by itself."""
-    skerry.up()
-    for line in skerry.text("env").splitlines():
-        name, _, value = line.removeprefix("export ").partition("=")
-        monkeypatch.setenv(name, value.strip("'"))
+    up_for_the_sdk(skerry, monkeypatch)
     pieces = [os.urandom(65_536) for _ in range(30)]
     async with AsyncDenoDeploy().sandbox.create() as sandbox:
         for number in range(3000):
