@@ -68,11 +68,24 @@ class OpenListener(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=
     sandbox_id: SandboxId
 
 
+class OpenGateway(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Ask for the gateway's end of a sandbox's network → None and two descriptors.
+
+    They are a listening TCP socket that gets every TCP connection of the sandbox, and a UDP socket that gets
+    its packets to port 53.
+
+    For egressd's user only, who may ask nothing else. It may be asked any number of times while the sandbox
+    exists, each time on a connection of its own as `OpenListener`.
+    """
+
+    sandbox_id: SandboxId
+
+
 class Watch(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """From now on send `Event`s on this connection → None."""
 
 
-Verb = Describe | Start | Pause | Resume | Destroy | Inspect | Stats | OpenListener | Watch
+Verb = Describe | Start | Pause | Resume | Destroy | Inspect | Stats | OpenListener | OpenGateway | Watch
 
 
 class HostDescription(msgspec.Struct, frozen=True):

@@ -46,6 +46,95 @@ class PoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refill_delay_s: float = 0.3
 
 
+class InternalNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A network that is not on the public internet, which rules may nevertheless reach.
+
+    Attributes:
+        names: Exact names or ``*.name`` that may resolve into it.
+        cidr: Prefixes that they may resolve to; rules may also name addresses in them.
+    """
+
+    names: tuple[str, ...]
+    cidr: tuple[str, ...]
+
+
+class EgressLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds of what one sandbox can cost the outbound gateway.
+
+    Attributes:
+        connections: At once.
+        tls_per_s, tls_burst: New connections with inspected TLS.
+        hello_s, handshake_s, head_s: Longest waits for a client's first TLS message, a handshake, a message
+            head.
+        body_grace_s, body_min_bytes_per_s: After the grace, a body must make this progress.
+        idle_s: A connection between requests.
+        websocket_idle_s: A WebSocket or raw connection without any byte.
+        head_bytes, fields, field_bytes: Of one message head.
+        names: Distinct names that a sandbox may look up.
+        queries_per_s: DNS.
+        wildcard_names_per_min: Distinct names under one wildcard.
+        leaf_certificates: Kept ready per sandbox.
+        buffer_bytes: Held of one direction of one connection before its sender is made to wait.
+        scrub_ratio, scrub_window_bytes: A compressed answer may not grow more than this.
+        dial_s: Longest wait for an origin to accept.
+        response_s: Longest wait for an origin's head.
+        worker_memory_mib: Of one worker.
+        audit_lines: Waiting to be written.
+        audit_file_mib: Of one sandbox, before the oldest half is dropped.
+    """
+
+    connections: int = 64
+    tls_per_s: int = 20
+    tls_burst: int = 40
+    hello_s: float = 5.0
+    handshake_s: float = 10.0
+    head_s: float = 10.0
+    body_grace_s: float = 30.0
+    body_min_bytes_per_s: int = 1024
+    idle_s: float = 75.0
+    websocket_idle_s: float = 600.0
+    head_bytes: int = 65_536
+    fields: int = 100
+    field_bytes: int = 8_192
+    names: int = 2_000
+    queries_per_s: int = 50
+    wildcard_names_per_min: int = 60
+    leaf_certificates: int = 256
+    buffer_bytes: int = 262_144
+    scrub_ratio: int = 200
+    scrub_window_bytes: int = 33_554_432
+    dial_s: float = 10.0
+    response_s: float = 300.0
+    worker_memory_mib: int = 256
+    audit_lines: int = 1_000
+    audit_file_mib: int = 16
+
+
+class EgressSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The outbound gateway, as the operator sets it.
+
+    Attributes:
+        resolvers: ``address:port`` each; empty: the host's own.
+        extra_roots: Absolute paths of PEM files with further certificate authorities that origins may have.
+        internal: Networks besides the public internet that rules may reach.
+        upstream_proxy: ``host:port`` of a proxy that takes CONNECT; empty: none.
+        trust_host_roots: Give the host's own extra certificate authorities to guests too.
+        policy: Absolute path of the operator's own policy, which no other can widen; empty: the public
+            internet.
+        default_policy: Name of the policy of sandboxes whose label and token name none; empty: none.
+        limits: Bounds of what one sandbox can cost.
+    """
+
+    resolvers: tuple[str, ...] = ()
+    extra_roots: tuple[str, ...] = ()
+    internal: tuple[InternalNetwork, ...] = ()
+    upstream_proxy: str = ""
+    trust_host_roots: bool = False
+    policy: str = ""
+    default_policy: str = ""
+    limits: EgressLimits = EgressLimits()
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything, resolved. `skerry up` writes it to the instance's runtime directory, where the daemons read
     it. It holds no secret.
@@ -83,3 +172,4 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     test_drivers: bool = False
     sandbox: SandboxLimits = SandboxLimits()
     pool: PoolSettings = PoolSettings()
+    egress: EgressSettings = EgressSettings()
