@@ -52,10 +52,17 @@ class RawClient:
             return {row["sandbox_id"]: row for row in await answer.json()}
 
     async def kill(self, sandbox_id: str) -> None:
-        """End a sandbox; one that has ended already is fine."""
+        """End a sandbox; one that has ended already is fine.
+
+        Raises:
+            aiohttp.ServerTimeoutError: The host is away or slow; the end is recorded, and can be asked for again.
+        """
         url = f"{self._url}/api/v3/sandbox/{sandbox_id}"
         async with self._session.delete(url, headers=self._headers) as answer:
-            assert answer.status in (200, 204, 400, 404), await answer.text()
+            text = await answer.text()
+            if "TIMED_OUT" in text:
+                raise aiohttp.ServerTimeoutError(text)
+            assert answer.status in (200, 204, 400, 404), text
 
 
 async def until(condition: Callable[[], Awaitable[object]], what: str) -> None:

@@ -97,6 +97,17 @@ def test_a_sweep_removes_what_belongs_to_no_sandbox(bench: Bench) -> None:
     assert [path.name for path in bench.places.agents.iterdir()] == [B]
 
 
+def test_a_sweep_removes_a_socket_that_was_not_finished(bench: Bench) -> None:
+    bench.listeners.listener(A, ())
+    unfinished = bench.places.agents / f".{B}"  # as a hostd leaves it that is killed between bind and rename
+    with socket.socket(socket.AF_UNIX) as never_listened:
+        never_listened.bind(str(unfinished))
+
+    bench.listeners.sweep({A})
+
+    assert [path.name for path in bench.places.agents.iterdir()] == [A]
+
+
 def test_listeners_whose_sandbox_never_came_go_after_a_while(bench: Bench) -> None:
     bench.listeners.listener(A, ())
     bench.now_s = UNUSED_S + 1

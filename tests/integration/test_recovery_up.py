@@ -51,6 +51,7 @@ async def kill(skerry: SkerryUp, *names: str) -> None:
     """Kill processes, once all of them are there."""
 
     async def there() -> bool:
+        skerry.ensure_up()  # `up` may just have given up on what dies so often
         return set(names) <= skerry.processes().keys()
 
     await until(there, "the processes to be killed")

@@ -114,6 +114,7 @@ async def test_random_kills_lose_no_sandbox(skerry: SkerryUp) -> None:
 
 
 async def _there(skerry: SkerryUp, names: tuple[str, ...]) -> bool:
+    skerry.ensure_up()  # `up` may just have given up on what dies so often
     return set(names) <= skerry.processes().keys()
 
 

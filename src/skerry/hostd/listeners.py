@@ -19,6 +19,7 @@ UNUSED_S = 120.0
 """A listener whose sandbox was never started is removed after this time, when another is made."""
 
 _BACKLOG = 16
+_UNFINISHED = "."
 
 
 class AgentListeners:
@@ -77,10 +78,14 @@ class AgentListeners:
             shutil.rmtree(self._directory / sandbox_id)
 
     def sweep(self, used: Container[SandboxId]) -> None:
-        """Remove what was left on disk for sandboxes that do not exist."""
+        """Remove what was left on disk: for sandboxes that do not exist, and sockets that a killed hostd had not
+        moved to their place yet.
+        """
         for name in os.listdir(self._directory):
             if is_sandbox_id(name) and name not in used:
                 self.remove(SandboxId(name))
+            elif is_sandbox_id(name.removeprefix(_UNFINISHED)) and name.startswith(_UNFINISHED):
+                (self._directory / name).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close hostd's own descriptors; the sockets stay where they are."""
@@ -99,7 +104,7 @@ class AgentListeners:
         endpoint.directory.chmod(0o755)  # whatever the umask is
         # Made beside and moved, so that an agent which dials now finds either the old socket or the new one,
         # and the guest sees no third name.
-        unfinished = self._directory / f".{endpoint.directory.name}"
+        unfinished = self._directory / f"{_UNFINISHED}{endpoint.directory.name}"
         unfinished.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
