@@ -43,8 +43,10 @@ class RawClient:
         """Whether a sandbox answers a call."""
         async with await self.connect(sandbox_id) as socket:
             await socket.send_json({"jsonrpc": "2.0", "id": 1, "method": "envToObject", "params": {}})
-            answer = await socket.receive_json(timeout=DEADLINE_S)
-            return "ok" in answer["result"]
+            message = await socket.receive(timeout=DEADLINE_S)
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                raise aiohttp.ClientConnectionError(f"closed: {message.data}")  # the server is stopping
+            return "ok" in json.loads(message.data)["result"]
 
     async def list(self) -> dict[str, dict[str, Any]]:
         """Every sandbox, by its ID."""
@@ -55,7 +57,8 @@ class RawClient:
         """End a sandbox; one that has ended already is fine.
 
         Raises:
-            aiohttp.ServerTimeoutError: The host is away or slow; the end is recorded, and can be asked for again.
+            aiohttp.ServerTimeoutError: The host is away or slow; the end is recorded, and can be asked for
+                again.
         """
         url = f"{self._url}/api/v3/sandbox/{sandbox_id}"
         async with self._session.delete(url, headers=self._headers) as answer:

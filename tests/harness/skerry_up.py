@@ -79,9 +79,12 @@ class SkerryUp:
         return self.json("up", "--detach", "--listen", "127.0.0.1:0", *words, **options)
 
     def ensure_up(self) -> None:
-        """Start it if it does not run: `up` gives up on a daemon that dies seven times in a minute."""
+        """Start it if it does not run: `up` gives up on a daemon that dies seven times in a minute.
+
+        One that is just ending still holds the lock; whoever waits for Skerry calls this again.
+        """
         if "up" not in self.processes():
-            self.up()
+            self.command("up", "--detach", "--listen", "127.0.0.1:0", expect=None)
 
     def down(self, *words: str) -> None:
         """Stop it."""

@@ -1,6 +1,7 @@
 """Waiting for a condition, with a deadline."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 DEADLINE_S = 15.0
@@ -14,6 +15,14 @@ async def until(condition: Callable[[], object], *, what: str = "the condition")
                 await asyncio.sleep(0.002)
     except TimeoutError:
         raise AssertionError(f"{what} did not come about within {DEADLINE_S:g} s") from None
+
+
+def until_true(condition: Callable[[], object], *, what: str = "the condition") -> None:
+    """As `until`, where there is no event loop."""
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, f"{what} did not come about within {DEADLINE_S:g} s"
+        time.sleep(0.01)
 
 
 async def until_awaited(condition: Callable[[], Awaitable[object]], *, what: str = "the condition") -> None:
