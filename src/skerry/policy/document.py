@@ -24,14 +24,16 @@ class AllowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Attributes:
         host: An exact name, ``*.name`` (at least one label more, never the name itself), an address, or a
             prefix such as ``203.0.113.0/24``.
-        ports: None: 443. Empty: any TCP port but 25, 465 and 587.
-        methods: Upper-case HTTP methods; None: any.
-        paths: Path patterns, see `skerry.policy.paths`; None: any.
+        ports: Left out: 443. Empty: any TCP port but 25, 465 and 587.
+        methods: HTTP methods; left out: any.
+        paths: Path patterns such as ``/repos/acme/*/issues`` or ``/v1/**``; left out: any.
+        tls: ``inspect``: always. ``auto``: where something has to be looked at, under a wildcard, and on
+            servers shared by several customers. ``splice``: only where something has to be looked at.
         websocket: An upgrade to WebSocket is allowed.
         credentials: ``none``: a request with a credential of its own is refused.
         tcp: Protocols other than TLS and HTTP pass as raw bytes.
-        max_request_bytes, max_response_bytes: Longest body; None: no limit.
-        requests_per_min: None: no limit.
+        max_request_bytes, max_response_bytes: Longest body; left out: no limit.
+        requests_per_min: Of the whole sandbox; left out: no limit.
     """
 
     host: str
@@ -51,8 +53,8 @@ class DenyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One destination that may not be reached, whatever any rule allows.
 
     Attributes:
-        host: As `AllowRule.host`; a wildcard here covers the name itself too.
-        ports: None or empty: all.
+        host: As in ``allow``; but a wildcard here has the name itself too.
+        ports: Left out or empty: all.
     """
 
     host: str
@@ -65,6 +67,13 @@ class SecretBinding(
     """Where a secret of a named policy may be used; its value comes with the sandbox or the token's owner.
 
     A create that sends a secret of this name must not ask for more than this.
+
+    Attributes:
+        name: Of the environment variable.
+        hosts: Exact names or ``*.name``, each with an optional port.
+        slots: Where in a request, such as ``header:x-api-key``; left out: the credential headers.
+        methods: HTTP methods; left out: all but CONNECT, HEAD, OPTIONS and TRACE.
+        paths: Path patterns; left out: any.
     """
 
     name: str
@@ -83,7 +92,9 @@ class PolicyDocument(
         version: Of this schema.
         default: What happens to a destination that no rule names: ``deny``, or ``public``: allowed when it is
             on the public internet.
-        secrets: What secrets may be sent along with a create; None: any.
+        allow: Destinations that may be reached; rules add up.
+        deny: Destinations that may not, whatever is allowed.
+        secrets: What secrets may be sent along with a create; left out: any.
     """
 
     version: Literal[1] = 1

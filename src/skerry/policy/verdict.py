@@ -67,6 +67,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         why_mode: In words, for ``explain``.
         bound: A secret is bound to the host.
         tcp: Other protocols pass raw.
+        exact: In every layer an exact name, an address or the public default allowed it, not a wildcard: only
+            then a silent client is taken for one whose server speaks first.
+        inspect_ech: The mode is to splice, but a hello with the extension for an encrypted one (0xfe0d) must
+            be inspected: some layer names the host, and what is encrypted may name another (R16).
         reason, owner_action: When denied: why, and what the owner can do (no secrets, no host paths).
     """
 
@@ -76,5 +80,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     why_mode: str = ""
     bound: bool = False
     tcp: bool = False
+    exact: bool = False
+    inspect_ech: bool = False
     reason: Reason | None = None
     owner_action: str = ""
