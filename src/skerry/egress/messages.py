@@ -43,6 +43,21 @@ class Authority(msgspec.Struct, frozen=True):
         return "Authority(…)"
 
 
+class OwnPlaces(msgspec.Struct, frozen=True, kw_only=True):
+    """What belongs to Skerry or to the host itself; see `skerry.policy.compiled.Own`, which
+    `skerry.egress.own_places` makes of it.
+
+    Attributes:
+        names: By which clients reach the API.
+        addresses: The host's own.
+        listeners: ``address:port`` of Skerry's own sockets.
+    """
+
+    names: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    listeners: tuple[str, ...] = ()
+
+
 class Rules(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """All that a worker goes by. Sent first, and again whenever something changes; the last one counts.
 
@@ -50,6 +65,7 @@ class Rules(msgspec.Struct, frozen=True, tag=True, kw_only=True):
         layers: Outer first, the operator's included.
         settings: Resolvers, roots, limits; the same in every message to one worker.
         next_seq: The first audit line's number; meaningful in the first message only.
+        own: What no rule can open.
     """
 
     sandbox_id: SandboxId
@@ -59,6 +75,7 @@ class Rules(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     authority: Authority | None
     settings: EgressSettings
     next_seq: int = 1
+    own: OwnPlaces = OwnPlaces()
 
 
 class Written(msgspec.Struct, frozen=True, tag=True):
