@@ -1,16 +1,19 @@
-"""The checkout's own environments: `.venv` for Python, `tests/js/node_modules` for the JavaScript SDK."""
+"""The checkout's own environments: `.venv` for Python, `tests/js/node_modules` for the JavaScript SDK, and
+one for what Skerry is measured beside.
+"""
 
 import sys
 from pathlib import Path
 
 from setup.cache import fingerprint, remove_tree
 from setup.commands import output, run, say
-from setup.places import REPOSITORY, VENV
+from setup.places import MITMPROXY, REPOSITORY, VENV
 from setup.toolchains import Toolchain
 from setup.wheels import create_environment, install_locked
 
 _LOCK = REPOSITORY / "requirements.lock"
 _PROJECT = REPOSITORY / "pyproject.toml"
+_MITMPROXY_LOCK = REPOSITORY / "setup" / "locks" / "mitmproxy.lock"
 JS_TESTS = REPOSITORY / "tests" / "js"
 
 
@@ -35,6 +38,17 @@ def ensure_venv() -> None:
     # As root, Skerry writes no compiled files among the sources of another user.
     run([python, "-m", "compileall", "-q", REPOSITORY / "src"], timeout_s=120)
     (VENV / ".skerry-setup").write_text(key)
+
+
+def ensure_mitmproxy() -> None:
+    """Have mitmproxy in an environment of its own."""
+    key = fingerprint([_MITMPROXY_LOCK, sys.version, str(MITMPROXY)])
+    if _is_stamped(MITMPROXY, key):
+        return
+    say("installing mitmproxy, to measure beside it")
+    create_environment(MITMPROXY)
+    install_locked(MITMPROXY / "bin" / "python", _MITMPROXY_LOCK)
+    (MITMPROXY / ".skerry-setup").write_text(key)
 
 
 def ensure_js(node: Toolchain) -> None:

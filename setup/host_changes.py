@@ -18,7 +18,7 @@ USERS = ("skerry", "skerry-egress")
 """Whom api and egressd run as."""
 
 _APT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-_QUIET_SERVICES = {"openssh-server": ("ssh.service", "ssh.socket")}
+_QUIET_SERVICES = {"nginx": ("nginx.service",), "openssh-server": ("ssh.service", "ssh.socket")}
 """Services that a package starts and that Skerry needs only the program of."""
 
 

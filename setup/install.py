@@ -11,7 +11,7 @@ from setup import host_changes, image, needs, runsc, toolchains
 from setup.agent import build_agent
 from setup.commands import SetupError, say
 from setup.elevation import Root
-from setup.environment import ensure_js, ensure_venv
+from setup.environment import ensure_js, ensure_mitmproxy, ensure_venv
 from setup.places import BUILD, ENVIRONMENT, HOST_CHANGES, MANIFEST, VENV, cache_directory
 
 
@@ -35,6 +35,7 @@ class Plan:
         image: The root image has to be built.
         runs: Sandboxes are to run: agent, runsc, image and users are needed.
         uses_js: The JavaScript SDK is needed.
+        compares: What Skerry is measured beside is needed.
     """
 
     packages: list[str]
@@ -43,6 +44,7 @@ class Plan:
     image: bool
     runs: bool
     uses_js: bool
+    compares: bool
 
     @property
     def needs_root(self) -> bool:
@@ -68,6 +70,7 @@ def make_plan(purpose: Purpose) -> Plan:
         image=runs and not image.is_built(),
         runs=runs,
         uses_js=purpose in (Purpose.TEST, Purpose.BENCH),
+        compares=purpose is Purpose.BENCH,
     )
 
 
@@ -105,6 +108,8 @@ def install(purpose: Purpose) -> None:
         if plan.users:
             root.do("create_users")
         ensure_venv()
+        if plan.compares:
+            ensure_mitmproxy()
         rust = toolchains.rust()
         if rust is None:
             raise SetupError("Rust was installed, but does not run")

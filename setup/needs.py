@@ -38,6 +38,7 @@ RUNTIME = (
     _program("e2fsprogs", "mkfs.ext4"),
     _program("iproute2", "ip"),
     _program("mount", "mount", "losetup"),
+    _program("nftables", "nft"),
     _program("passwd", "useradd"),
     _program("xfsprogs", "mkfs.xfs"),
 )
@@ -65,11 +66,14 @@ BUILD = (
 """What the agent and the base image are made with."""
 
 BENCH = (
+    _file("libnginx-mod-stream", "usr/lib/nginx/modules/ngx_stream_module.so"),
+    _program("nginx"),
     _program("openssh-client", "ssh", "sftp"),
     _program("openssh-server", "sshd"),
     _program("runc"),
+    _program("wrk"),
 )
-"""What Skerry is measured beside."""
+"""What Skerry is measured beside, and with."""
 
 
 def missing(needs: Iterable[Need]) -> list[str]:

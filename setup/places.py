@@ -10,6 +10,9 @@ BUILD = REPOSITORY / "build"
 
 VENV = REPOSITORY / ".venv"
 
+MITMPROXY = BUILD / "mitmproxy"
+"""An environment of its own: what mitmproxy depends on cannot be installed beside what Skerry depends on."""
+
 MANIFEST = BUILD / "setup.json"
 """Names what was built; `skerry.cli` reads it."""
 

@@ -22,6 +22,7 @@ def build() -> typer.Typer:
     for part in (up, down, command_line):
         part.add_to(app)
     app.command("api", hidden=True)(api)
+    app.command("egressd", hidden=True)(egressd)
     app.command("hostd", hidden=True)(hostd)
     app.command("probe", hidden=True)(probe)
     return app
@@ -32,6 +33,13 @@ def api(runtime_dir: RuntimeDirOption) -> None:
     from skerry.daemon import api_process
 
     raise typer.Exit(api_process.run(RuntimeDir(runtime_dir)))
+
+
+def egressd(runtime_dir: RuntimeDirOption) -> None:
+    """Run the egressd daemon; `skerry up` does this."""
+    from skerry.daemon import egressd_process
+
+    raise typer.Exit(egressd_process.run(RuntimeDir(runtime_dir)))
 
 
 def hostd(runtime_dir: RuntimeDirOption) -> None:

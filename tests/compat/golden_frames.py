@@ -121,6 +121,8 @@ def valid_frames() -> Iterator[Entry]:
     yield from _failures()
     yield from _exits()
     yield from _streams()
+    # Added later; entries never move.
+    yield from _trust()
 
 
 def _handshake() -> Iterator[Entry]:
@@ -268,6 +270,15 @@ def _responses() -> Iterator[Entry]:
         )
     )
     yield _response("integers wider than needed", {"pid": 42}, id_=5, wire=wide)
+
+
+def _trust() -> Iterator[Entry]:
+    given: dict[str, object] = {"certificate_pem": "-----BEGIN CERTIFICATE-----\n", "extra_roots_pem": ""}
+    env = {"SSL_CERT_FILE": "/etc/skerry/ca-bundle.pem"}
+    yield _request("trust install", "trust.install", given | {"env": env}, canonical=True)
+    yield _request("trust install, no variables", "trust.install", given)
+    yield _response("trust installed", {"system": True})
+    yield _response("trust installed where there was none", {"system": False, "later": 1})
 
 
 def _failures() -> Iterator[Entry]:

@@ -136,6 +136,10 @@ SCHEMA = {
             },
         },
         "system.reclaim": {"params": {}, "value": {"pid": "u32?", "rss_bytes": "u64"}},
+        "trust.install": {
+            "params": {"certificate_pem": "str", "extra_roots_pem": "str", "env": "{text}={}"},
+            "value": {"system": "bool"},
+        },
     },
     "error_codes": [
         "UNKNOWN_METHOD",

@@ -32,6 +32,7 @@ PARAMS: dict[str, tuple[Any, Any]] = {
     "fs.remove": (messages.RemoveParams, None),
     "fs.stat": (messages.StatParams, messages.Stat),
     "system.reclaim": (messages.Nothing, messages.Reclaimed),
+    "trust.install": (messages.TrustInstallParams, messages.TrustInstalled),
 }
 RECORDS: dict[str, type[msgspec.Struct]] = {
     name: getattr(messages, name)

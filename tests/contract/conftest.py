@@ -16,6 +16,7 @@ from skerry.hostd.cgroups import mounted
 from skerry.hostd.drivers.base import Driver, Sink
 from skerry.hostd.drivers.gvisor import GVisorDriver
 from skerry.hostd.guest_agent import GuestAgent
+from skerry.hostd.network.sandbox_networks import SandboxNetworks
 from skerry.hostd.places import Places
 from skerry.hostd.storage.root_store import RootStore
 from skerry.spec.ids import new_instance_id
@@ -94,16 +95,18 @@ async def bench(isolation: Isolation, runtime_dir: Path, built: Built) -> AsyncI
         data_dir = runtime_dir / "data"
         store = RootStore(data_dir, places.mounts)
         await store.open()
+        networks = await SandboxNetworks.opened(places, max_connections=64)
         try:
-            yield Bench(isolation, places, _gvisor(built, store))
+            yield Bench(isolation, places, _gvisor(built, store, networks))
         finally:
+            await networks.close(keep=False)
             await store.close(keep=False)
             shutil.rmtree(data_dir)
     places.remove()
     assert os.listdir(runtime_dir) == []
 
 
-def _gvisor(built: Built, store: RootStore) -> MakeDriver:
+def _gvisor(built: Built, store: RootStore, networks: SandboxNetworks) -> MakeDriver:
     def make(places: Places, sink: Sink, background: Background) -> Driver:
         return GVisorDriver(
             places=places,
@@ -112,6 +115,7 @@ def _gvisor(built: Built, store: RootStore) -> MakeDriver:
             guest_agent=GuestAgent(built.agent, places.guest_agents),
             images={"builtin:debian-13": built.image},
             roots=store,
+            networks=networks,
             sink=sink,
             background=background,
         )

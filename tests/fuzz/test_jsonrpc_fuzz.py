@@ -21,8 +21,9 @@ from skerry.api.deno.methods import METHODS
 from skerry.api.deno.session import Session
 from skerry.api.deno.websocket import MessageSocket
 from skerry.errors import AgentError, InvalidRequest
+from skerry.policy.deno_fields import sandbox_layer
 from skerry.protocol import jsonrpc
-from skerry.protocol.deno_config import decode_config, secret_names
+from skerry.protocol.deno_config import decode_config
 from skerry.protocol.deno_filters import cursor_position, label_filter, page_size
 from skerry.protocol.deno_flavour import Flavour
 from skerry.protocol.deno_validation import issues_of
@@ -180,7 +181,18 @@ def test_refused_params_always_have_well_formed_issues(value: object, method: st
 @given(
     st.dictionaries(
         st.sampled_from(
-            ["memory_mb", "timeout", "labels", "root", "volumes", "secrets", "env", "port", "ssh"]
+            [
+                "memory_mb",
+                "timeout",
+                "labels",
+                "root",
+                "volumes",
+                "secrets",
+                "env",
+                "port",
+                "ssh",
+                "allow_net",
+            ]
         ),
         json_values,
     )
@@ -192,7 +204,7 @@ def test_headers_are_decoded_or_refused(config: object, flavour: Flavour) -> Non
         decoded = decode_config(base64.b64encode(json.dumps(config).encode()).decode(), flavour)
         decoded.duration_s()
         decoded.mounts()
-        secret_names(decoded)
+        sandbox_layer(decoded.allow_net, decoded.secrets, now_ms=1_700_000_000_000)
 
 
 @FUZZ

@@ -18,7 +18,7 @@ import msgspec
 from skerry.control.clock import SystemClock
 from skerry.control.host_client import HostdClient
 from skerry.control.tasks import Tasks
-from skerry.hostd.sys import loop, mount_namespace
+from skerry.hostd.sys import loop, mount_namespace, nftables
 from skerry.hostd.sys.mounts import mounts_below
 from skerry.spec.ids import InstanceId, new_instance_id
 from skerry.spec.settings import Settings
@@ -29,6 +29,8 @@ RUNTIME_ROOT = Path("/run/skerry")
 IMAGE = "builtin:debian-13"
 START_S = 30.0
 STOP_S = 40.0
+EGRESS_UID = 64_321
+"""Stands for egressd's user; no account of the machine."""
 
 
 class HostdProcess:
@@ -55,7 +57,7 @@ class HostdProcess:
         self.runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.harness.hostd_child"),
-            *(str(self.runtime_dir), self.instance, str(self._allowed_uid)),
+            *(str(self.runtime_dir), self.instance, str(self._allowed_uid), str(EGRESS_UID)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=REPOSITORY,
@@ -92,13 +94,14 @@ class HostdProcess:
 
     def left(self) -> list[str]:
         """Everything that the machine has of this instance: processes, control groups, mounts, loop devices,
-        files.
+        packet filter rules, files.
         """
         return [
             *_processes(f"skerry-{self.instance}-"),
             *(str(path) for path in Path("/sys/fs/cgroup").glob(f"*/skerry-{self.instance}")),
             *(str(path) for path in Path("/sys/fs/cgroup").glob(f"skerry-{self.instance}")),
             *(str(point.path) for point in mounts_below(self.runtime_dir)),
+            *(name for name in nftables.tables() if self.instance in name),
             *(one.backing_file for one in loop.devices() if self.settings.data_dir in one.backing_file),
             *(str(path) for path in self.runtime_dir.rglob("*")),
             *(str(path) for path in Path(self.settings.data_dir, "host").rglob("*.ext4")),

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import pytest
 
+from skerry.control.egress import Egress
 from skerry.control.host import Host, Listening
 from skerry.control.store.database import Database
+from skerry.protocol.egress_verbs import Grant, Granted
 from skerry.protocol.host_verbs import Happening, HostDescription
 from skerry.spec.ids import SandboxId
 from skerry.spec.sandbox import Ended, Observed, StartSpec, Usage
@@ -119,6 +121,31 @@ class MortalHost:
         async for happening in self._host.events():
             if not self._switch.killed.is_set():
                 yield happening
+
+
+class MortalEgress:
+    """A gateway as one run of the server sees it."""
+
+    def __init__(self, egress: Egress, switch: KillSwitch) -> None:
+        self._egress = egress
+        self._switch = switch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._egress, name)
+
+    async def grant(self, grant: Grant) -> Granted:
+        """See `Egress`."""
+        return await self._switch.around("grant", lambda: self._egress.grant(grant))
+
+    async def release(self, sandbox_id: SandboxId) -> None:
+        """See `Egress`."""
+        await self._switch.around("release", lambda: self._egress.release(sandbox_id))
+
+    async def reconnected(self) -> AsyncIterator[None]:
+        """See `Egress`."""
+        async for _ in self._egress.reconnected():
+            if not self._switch.killed.is_set():
+                yield None
 
 
 def _cut(listening: Listening, connections: list[asyncio.Protocol]) -> None:

@@ -20,13 +20,16 @@ import uvloop
 from skerry.api.app import build_app, start_server
 from skerry.control.clock import SystemClock
 from skerry.control.host import Host
+from skerry.protocol.host_verbs import HostDescription
 from skerry.service.requests import Principal
 from skerry.service.service import Service, open_service
 from skerry.spec.ids import OwnerId, TokenId
+from skerry.spec.sandbox import Capability
 from skerry.spec.settings import PoolSettings, Settings
 from tests.conftest import Built
 from tests.harness.hostd_process import client_of, instance
 from tests.harness.in_process_host import fake_host
+from tests.harness.scripted_egress import ScriptedEgress
 
 _START_S = 30.0
 _CALL_S = 30.0
@@ -46,14 +49,22 @@ class RunningApi:
         bob: A token of another one.
         admin: A token with the scope ``admin``, of a third one.
         service: What the application serves; use it through `call` only.
+        egress: Its gateway.
     """
 
     def __init__(
-        self, url: str, isolation: str, service: Service, loop: asyncio.AbstractEventLoop, tokens: list[str]
+        self,
+        url: str,
+        isolation: str,
+        service: Service,
+        egress: ScriptedEgress,
+        loop: asyncio.AbstractEventLoop,
+        tokens: list[str],
     ) -> None:
         self.url = url
         self.isolation = isolation
         self.service = service
+        self.egress = egress
         self.alice, self.bob, self.admin = tokens
         self._loop = loop
 
@@ -81,6 +92,37 @@ class Kind:
 
     name: str
     open_host: Callable[[], AbstractAsyncContextManager[Host]]
+
+
+class _WithNetwork:
+    """A host that claims that its sandboxes have a network of their own."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+    async def describe(self) -> HostDescription:
+        """See `Host`."""
+        found = await self._host.describe()
+        drivers = tuple(
+            msgspec.structs.replace(one, capabilities=one.capabilities | {Capability.OWN_NETWORK})
+            for one in found.drivers
+        )
+        return msgspec.structs.replace(found, drivers=drivers)
+
+
+def fake_with_network(built: Built) -> Kind:
+    """As `fake`, but the gateway is asked about them: for what tests do with a gateway in memory."""
+
+    @asynccontextmanager
+    async def open_host() -> AsyncIterator[Host]:
+        async with fake_host(built.agent) as host:
+            claiming: Any = _WithNetwork(host)
+            yield claiming
+
+    return Kind("fake", open_host)
 
 
 def fake(built: Built) -> Kind:
@@ -160,8 +202,16 @@ async def _start(stack: AsyncExitStack, kind: Kind, directory: Path, changes: di
     )
     settings = msgspec.structs.replace(settings, **changes)
     host = await stack.enter_async_context(kind.open_host())
+    egress = ScriptedEgress()
+    egress.inspects = False
     service = await stack.enter_async_context(
-        open_service(settings, host=host, database=directory / "skerry.db", clock=SystemClock())
+        open_service(
+            settings,
+            host=host,
+            egress=egress,
+            database=directory / "skerry.db",
+            clock=SystemClock(),
+        )
     )
     stack.push_async_callback(service.end_all)
     tokens = [
@@ -173,7 +223,7 @@ async def _start(stack: AsyncExitStack, kind: Kind, directory: Path, changes: di
     runner = await start_server(build_app(service), listener)
     stack.push_async_callback(runner.cleanup)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    return RunningApi(url, kind.name, service, asyncio.get_running_loop(), tokens)
+    return RunningApi(url, kind.name, service, egress, asyncio.get_running_loop(), tokens)
 
 
 async def _token(service: Service, owner: str, scopes: tuple[str, ...]) -> str:

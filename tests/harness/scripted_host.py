@@ -30,6 +30,8 @@ class ScriptedAgent:
 
     def __init__(self, number: int) -> None:
         self.env: dict[str, str] = {}
+        self.trusted: list[tuple[str, str, dict[str, str]]] = []
+        self.has_authorities = True
         self.calls: Counter[str] = Counter()
         self.thawed = asyncio.Event()
         self.thawed.set()
@@ -93,8 +95,13 @@ class ScriptedAgent:
             value = {"streams": []}
         elif request.method == "system.reclaim":
             value = {"pid": 7, "rss_bytes": 1}
+        elif request.method == "trust.install":
+            self.trusted.append((params["certificate_pem"], params["extra_roots_pem"], params.get("env", {})))
+            value = {"system": self.has_authorities}
         elif request.method == "fs.read_dir":
             value = {"entries": []}
+        elif request.method == "trust.install":
+            value = {"system": True}
         return _response(request, value)
 
 
@@ -130,6 +137,7 @@ class ScriptedHost:
         called: How often each verb was called.
         stalled: Verbs that wait until their event is set.
         mute_agents: Agents of sandboxes that are started do not dial.
+        has_authorities: The image of sandboxes that are started has a list of authorities.
     """
 
     def __init__(self, *, boot_id: str = "boot-1", usable: bool = True) -> None:
@@ -141,6 +149,7 @@ class ScriptedHost:
         self.called: Counter[str] = Counter()
         self.stalled: dict[str, asyncio.Event] = {}
         self.mute_agents = False
+        self.has_authorities = True
         self._watchers: list[asyncio.Queue[Happening | None]] = []
         self._made = 0
 
@@ -230,6 +239,7 @@ class ScriptedHost:
         machine = _Machine(spec, ScriptedAgent(self._made))
         self.machines[spec.sandbox_id] = machine
         machine.agent.mute = self.mute_agents
+        machine.agent.has_authorities = self.has_authorities
         machine.agent.serve(self.factories.get(spec.sandbox_id))
 
     async def listen(

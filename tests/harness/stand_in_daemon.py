@@ -1,7 +1,8 @@
 """A daemon for tests of the supervisor, which does what ``behaviour.json`` says of its name.
 
 ``serve``; ``fail``: says that it cannot; ``crash``: ends at once; ``hang``: says nothing; ``die``: says that
-it serves, then ends; ``deaf``: serves and never stops; ``dirty``: serves, and cannot clean up.
+it serves, then ends; ``deaf``: serves and never stops; ``dirty``: serves, and cannot clean up; ``count``: has
+one more file kept in each life, and writes down how many it was handed back.
 """
 
 import asyncio
@@ -11,7 +12,8 @@ import socket
 import sys
 from pathlib import Path
 
-from skerry.daemon.lifeline import LISTEN_FD_ENV, DaemonEnd, Failed, Hello, Ready
+from skerry.daemon.lifeline import LISTEN_FD_ENV, DaemonEnd, Failed, Hello, Keep, Ready
+from skerry.egress.broker.vault import sealed
 
 
 async def _stopped(parent: DaemonEnd) -> bool:
@@ -34,7 +36,11 @@ async def _serve(parent: DaemonEnd, hello: Hello, what: str, runtime: Path, name
         server = await asyncio.start_server(_answer, sock=listener)
         await server.start_serving()
         token = None if hello.client_token else "ddo_made_by_the_stand_in"
+    handed_back = parent.handed_back(hello, timeout_s=10)
     parent.say(Ready("stand-in", token))
+    if what == "count":
+        await parent.tell(Keep(f"sbx_ord_{len(handed_back):020d}"), sealed(b"state"))
+        (runtime / "counted").write_text(str(len(handed_back)))
     if what == "die":
         return 7
     keep = await _stopped(parent)

@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 
+from skerry.control.egress import Egress
 from skerry.control.host import Host
 from skerry.service.requests import CreateRequest, Principal
 from skerry.service.service import Service, open_service
 from skerry.spec.ids import OwnerId, TokenId
 from skerry.spec.settings import PoolSettings, Settings
 from tests.harness.fake_clock import FakeClock
+from tests.harness.scripted_egress import ScriptedEgress
 from tests.harness.waiting import until_awaited
 
 ALICE = Principal(token_id=TokenId("tok_alice"), owner=OwnerId("alice"), scopes=frozenset({"sandbox"}))
@@ -32,11 +34,23 @@ def settings(*, pool: int = 0, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def serving(
-    host: Host, directory: Path, clock: FakeClock, chosen: Settings | None = None
+    host: Host,
+    directory: Path,
+    clock: FakeClock,
+    chosen: Settings | None = None,
+    *,
+    egress: Egress | None = None,
 ) -> AsyncIterator[Service]:
-    """One run of the server, from its start to its stop; sandboxes go on after it."""
+    """One run of the server, from its start to its stop; sandboxes go on after it.
+
+    Args:
+        egress: One of its own when it is None, which forgets all at the end.
+    """
     database = directory / "skerry.db"
-    async with open_service(chosen or settings(), host=host, database=database, clock=clock) as service:
+    gateway = egress if egress is not None else ScriptedEgress()
+    async with open_service(
+        chosen or settings(), host=host, egress=gateway, database=database, clock=clock
+    ) as service:
         yield service
 
 

@@ -56,6 +56,42 @@ def test_create_with_a_command_runs_it_in_a_sandbox_of_its_own(skerry: SkerryUp)
     assert (newest["running"], newest["end_reason"]) == (False, "closed")
 
 
+def test_run_copies_a_folder_in_and_only_what_is_asked_for_out(skerry: SkerryUp, tmp_path: Path) -> None:
+    folder, results = tmp_path / "project", tmp_path / "results"
+    (folder / "sub").mkdir(parents=True)
+    results.mkdir()
+    (folder / "main.sh").write_text(
+        "pwd; cat sub/data -; echo made > out.txt; echo kept > other.txt; exit 3\n"
+    )
+    (folder / "sub" / "data").write_text("data\n")
+    words = ("run", "--copy", f"{folder}/.", "--copy-out", f"out.txt:{results}", "--", "sh", "main.sh")
+    done = skerry.command(*words, stdin=b"typed\n", expect=3)
+    assert done.stdout == b"/app\ndata\ntyped\n"
+    assert {path.name: path.read_text() for path in results.iterdir()} == {"out.txt": "made\n"}
+    assert sorted(path.name for path in folder.iterdir()) == ["main.sh", "sub"]
+    newest = skerry.json("list")[0]
+    assert (newest["running"], newest["session"], newest["end_reason"]) == (False, True, "closed")
+
+
+def test_run_puts_files_and_folders_under_their_names(skerry: SkerryUp, tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "a").write_text("in the folder")
+    (tmp_path / "b").write_text("alone")
+    words = ("--copy", str(tmp_path / "project"), "--copy", str(tmp_path / "b"), "--", "cat project/a b")
+    assert skerry.command("run", *words).stdout == b"in the folderalone"
+    collected = json.loads(skerry.command("run", "--json", "--env", "A=1", "--", 'echo "$A"; pwd').stdout)
+    assert (collected["exit_code"], collected["stdout"]) == (0, "1\n/home/app\n")
+
+
+def test_run_runs_nothing_when_something_cannot_be_copied(skerry: SkerryUp, tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    done = skerry.command("run", "--copy", missing, "--", "echo", "it ran", expect=1)
+    assert done.stdout == b""
+    assert b"was not run" in done.stderr
+    skerry.command("run", "--copy-out", "nothing", "--", "true", expect=2)
+    skerry.command("run", "--copy-out", f"nothing:{tmp_path}/x", "--", "true", expect=1)
+
+
 def test_a_session_lives_as_long_as_its_command(skerry: SkerryUp) -> None:
     with skerry.begin("create", "--timeout", "session", stdout=subprocess.PIPE) as holding:
         assert holding.stdout is not None

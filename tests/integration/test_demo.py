@@ -95,15 +95,18 @@ def test_leftovers_are_found(tmp_path: Path) -> None:
     data_dir.mkdir()
     reader = subprocess.Popen(["tail", "-f", "/dev/null", data_dir / "log"], stderr=subprocess.DEVNULL)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", data_dir], check=True)
+    subprocess.run(["nft", "add", "table", "inet", f"skerry_{instance}"], check=True)
     try:
         found = find_leftovers(instance, data_dir)
     finally:
         reader.kill()
         reader.wait()
         subprocess.run(["umount", data_dir], check=True)
+        subprocess.run(["nft", "delete", "table", "inet", f"skerry_{instance}"], check=True)
 
     assert found == [
         f"process {reader.pid}: tail -f /dev/null {data_dir / 'log'}",
         f"mount {data_dir} (/)",
+        f"packet filter table inet skerry_{instance}",
     ]
     assert find_leftovers(instance, data_dir) == []

@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from skerry.cli.manifest import REPOSITORY
-from skerry.daemon.data_dir import API_USER
+from skerry.daemon.data_dir import API_USER, EGRESS_USER
 from tests.conftest import Built
 from tests.harness.skerry_up import SkerryUp
 
@@ -94,23 +94,28 @@ def skerry(private_home: Path, built: Built) -> Iterator[SkerryUp]:
     assert made.leftovers() == []
 
 
+def seen_by(pid: int, user: str, places: tuple[Path, ...]) -> list[Path]:
+    """Those that a user can list, in the mount namespace of a process."""
+    inside = ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "setpriv", f"--reuid={user}", f"--regid={user}"]
+    return [
+        place
+        for place in places
+        if not subprocess.run(
+            [*inside, "--clear-groups", "ls", str(place)], capture_output=True, check=False, timeout=30
+        ).returncode
+    ]
+
+
 def test_a_whole_round_with_errors_needs_no_file_of_the_interpreter(
     skerry: SkerryUp, private_home: Path
 ) -> None:
     skerry.up()
-    api = skerry.processes()["api"].process.pid
-    as_api = ["setpriv", f"--reuid={API_USER}", f"--regid={API_USER}", "--clear-groups"]
-    seen = [
-        place
-        for place in (private_home / "src", private_home / "venv", STDLIB, skerry.runtime.state)
-        if not subprocess.run(
-            ["nsenter", f"--mount=/proc/{api}/ns/mnt", *as_api, "ls", str(place)],
-            capture_output=True,
-            check=False,
-            timeout=30,
-        ).returncode
-    ]
-    assert seen == [skerry.runtime.state]
+    hidden = (private_home / "src", private_home / "venv", STDLIB)
+    for name, user, state in (
+        ("api", API_USER, skerry.runtime.state),
+        ("egressd", EGRESS_USER, skerry.runtime.egress_state),
+    ):
+        assert seen_by(skerry.processes()[name].process.pid, user, (*hidden, state)) == [state]
     sandbox_id = skerry.text("create", "--timeout", "5m", "--label", "name=größe")
     assert skerry.text("exec", sandbox_id, "echo works") == "works"
     (private_home / "file").write_bytes(os.urandom(500_000))
@@ -131,9 +136,18 @@ def test_a_whole_round_with_errors_needs_no_file_of_the_interpreter(
     skerry.command("extend", sandbox_id, "10m")
     skerry.kill("hostd")
     assert skerry.text("exec", sandbox_id, "echo again") == "again"
+    # A worker of the gateway, which denies an address and looks for a name. While both daemons that know the
+    # sandbox's sockets are away, connections are refused.
+    patience = "--retry 20 --retry-delay 1 --retry-connrefused"
+    fetch = f"curl -sS {patience} -o /dev/null -w '%{{http_code}}' http://10.0.0.1"
+    for _ in range(2):
+        assert skerry.text("exec", sandbox_id, fetch) == "403"
+        skerry.command("exec", sandbox_id, "getent hosts no-such-name.example", expect=2)
+        skerry.kill("egressd")
     skerry.kill("api")
     skerry.command("kill", sandbox_id)
     skerry.json("list")
-    log = (skerry.data.logs / "api.log").read_text()
-    assert "late_import" not in log
-    assert "Traceback" not in log
+    for name in ("api", "egressd"):
+        log = (skerry.data.logs / f"{name}.log").read_text()
+        for defect in ("late_import", "Traceback", "worker failed", "worker defect", "worker_crashed"):
+            assert defect not in log, name

@@ -18,6 +18,7 @@ from skerry.spec.sandbox import EndReason
 from skerry.spec.settings import PoolSettings, Settings
 from tests.conftest import Built
 from tests.harness.in_process_host import InProcessHost, fake_host
+from tests.harness.scripted_egress import ScriptedEgress
 from tests.harness.waiting import until, until_awaited
 from tests.harness.world import ADMIN, ALICE
 
@@ -40,7 +41,11 @@ def settings(directory: Path, pool: int) -> Settings:
 
 def serving(host: InProcessHost, directory: Path, pool: int = 0) -> AbstractAsyncContextManager[Service]:
     return open_service(
-        settings(directory, pool), host=host, database=directory / "skerry.db", clock=SystemClock()
+        settings(directory, pool),
+        host=host,
+        egress=ScriptedEgress(),
+        database=directory / "skerry.db",
+        clock=SystemClock(),
     )
 
 

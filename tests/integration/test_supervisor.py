@@ -25,6 +25,7 @@ from tests.harness.waiting import until
 
 pytestmark = pytest.mark.needs_root
 
+NAMES = ("api", "egressd", "hostd")
 STAND_IN = Path(__file__).parents[1] / "harness" / "stand_in_daemon.py"
 PROGRAM = (sys.executable, str(STAND_IN))
 DEADLINE_S = 20.0
@@ -42,9 +43,9 @@ class Scene:
         self.supervisor = Supervisor(site, journal, program=PROGRAM)
         self.ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def behave(self, *, api: str = "serve", hostd: str = "serve") -> None:
+    def behave(self, *, api: str = "serve", egressd: str = "serve", hostd: str = "serve") -> None:
         """What the stand-ins do when they start from now on."""
-        text = json.dumps({"api": api, "hostd": hostd})
+        text = json.dumps({"api": api, "egressd": egressd, "hostd": hostd})
         (self.site.runtime.path / "behaviour.json").write_text(text)
 
     async def run(self) -> bool:
@@ -75,7 +76,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     yield made
     journal.close()
     site.close()
-    for name in ("api", "hostd"):
+    for name in NAMES:
         assert not [pid for pid in made.starts(name) if identify(pid)]
 
 
@@ -96,12 +97,11 @@ async def test_it_serves_says_where_and_stops(scene: Scene) -> None:
         assert scene.site.data.client_token.read_text() == "ddo_made_by_the_stand_in\n"
         rows = recorded(scene.site.runtime.processes)
         assert {row.name: row.process.pid for row in rows if row.name != "up"} == {
-            "api": scene.starts("api")[0],
-            "hostd": scene.starts("hostd")[0],
+            name: scene.starts(name)[0] for name in NAMES
         }
         scene.supervisor.request_stop(keep=True)
         assert await task is True
-    assert (scene.stopped("api"), scene.stopped("hostd")) == ("keep", "keep")
+    assert [scene.stopped(name) for name in NAMES] == ["keep"] * 3
     assert not scene.site.data.endpoint.exists()
     assert (scene.site.data.logs / "api.log").read_bytes() == b"api will serve\n"
 
@@ -112,10 +112,10 @@ async def test_the_first_request_to_stop_counts(scene: Scene) -> None:
         scene.supervisor.request_stop(keep=False)
         scene.supervisor.request_stop(keep=True)
         assert await task is False
-    assert (scene.stopped("api"), scene.stopped("hostd")) == ("destroy", "destroy")
+    assert [scene.stopped(name) for name in NAMES] == ["destroy"] * 3
 
 
-@pytest.mark.parametrize("name", ["api", "hostd"])
+@pytest.mark.parametrize("name", NAMES)
 async def test_what_dies_is_started_again(scene: Scene, name: str) -> None:
     def lives() -> list[Recorded]:
         return recorded(scene.site.runtime.processes)
@@ -127,7 +127,7 @@ async def test_what_dies_is_started_again(scene: Scene, name: str) -> None:
         assert send(row.process, signal.SIGKILL)
         await until(lambda: [one for one in lives() if one.name == name and one.version and one != row])
         scene.supervisor.request_stop(keep=True)
-    assert len(scene.starts("api")) + len(scene.starts("hostd")) == 3
+    assert sum(len(scene.starts(one)) for one in NAMES) == 4
 
 
 @pytest.mark.parametrize("behaviour", ["die", "crash", "fail"])
@@ -152,7 +152,7 @@ async def test_it_gives_up_on_what_keeps_dying(
     assert "hostd keeps dying, giving up" in problem.message
     assert f"hostd will {behaviour}" in problem.message
     assert len(scene.starts("hostd")) == restarts.LIMIT + 1
-    assert scene.stopped("api") == "keep"
+    assert scene.stopped("api") == scene.stopped("egressd") == "keep"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ async def test_it_gives_up_on_what_keeps_dying(
         ("hang", "did not start within"),
     ],
 )
-@pytest.mark.parametrize("name", ["api", "hostd"])
+@pytest.mark.parametrize("name", NAMES)
 async def test_a_first_start_that_fails_is_not_repeated(
     scene: Scene, name: str, behaviour: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,8 +177,8 @@ async def test_a_first_start_that_fails_is_not_repeated(
 
 
 async def test_what_does_not_stop_is_killed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "_STOP_S", {"api": 0.2, "hostd": 5.0})
-    scene.behave(api="deaf")
+    monkeypatch.setattr(supervisor, "_STOP_S", {"api": 0.2, "egressd": 0.2, "hostd": 5.0})
+    scene.behave(api="deaf", egressd="deaf")
     async with running(scene) as task:
         scene.supervisor.request_stop(keep=False)
         assert await task is False
@@ -200,6 +200,31 @@ async def test_a_stop_revives_hostd_to_clean_up(scene: Scene) -> None:
     await scene.supervisor.stop(keep=False)
     assert scene.stopped("hostd") == "destroy"
     assert scene.starts("api") == []
+
+
+async def test_what_egressd_has_kept_survives_it_and_not_up(scene: Scene) -> None:
+    scene.behave(egressd="count")
+    counted = scene.site.runtime.path / "counted"
+
+    def count() -> str:
+        return counted.read_text() if counted.exists() else ""
+
+    def egressd() -> Recorded | None:
+        rows = [one for one in recorded(scene.site.runtime.processes) if one.name == "egressd"]
+        return rows[0] if rows else None
+
+    async def kill_after(expected: str) -> None:
+        await until(lambda: count() == expected)
+        row = egressd()
+        assert row is not None
+        send(row.process, signal.SIGKILL)
+        await until(lambda: egressd() not in (row, None))
+
+    async with running(scene):
+        for expected in ("0", "1", "2"):
+            await kill_after(expected)
+        await until(lambda: count() == "3")
+        scene.supervisor.request_stop(keep=True)
 
 
 def test_exits_in_words() -> None:

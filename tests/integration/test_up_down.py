@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from skerry.cli.processes import wait_gone
-from skerry.daemon.data_dir import API_USER, account
+from skerry.daemon.data_dir import API_USER, EGRESS_USER, account
 from tests.conftest import Built
 from tests.harness.skerry_up import SkerryUp
 
@@ -46,7 +46,7 @@ def ended_by(line: int) -> str:
 def test_up_says_where_it_is_and_down_leaves_nothing(skerry: SkerryUp) -> None:
     told = skerry.up()
     running = skerry.processes()
-    assert sorted(running) == ["api", "hostd", "up"]
+    assert sorted(running) == ["api", "egressd", "hostd", "up"]
     assert told["pid"] == running["up"].process.pid
     assert told["url"] == json.loads(skerry.data.endpoint.read_text())["url"]
     status = skerry.json("status")
@@ -86,13 +86,14 @@ def test_the_client_token_is_the_users_and_nobody_elses(skerry: SkerryUp) -> Non
     assert skerry.json("list") == []
 
 
-def test_the_api_runs_as_its_own_user_without_any_right(skerry: SkerryUp) -> None:
+@pytest.mark.parametrize(("name", "user"), [("api", API_USER), ("egressd", EGRESS_USER)])
+def test_a_daemon_that_needs_no_root_has_none_of_its_rights(skerry: SkerryUp, name: str, user: str) -> None:
     skerry.up()
-    place = Path("/proc") / str(skerry.processes()["api"].process.pid)
+    place = Path("/proc") / str(skerry.processes()[name].process.pid)
     status = dict(
         line.split(":\t", 1) for line in (place / "status").read_text().splitlines() if ":\t" in line
     )
-    uid = str(account(API_USER).pw_uid)
+    uid = str(account(user).pw_uid)
     assert status["Uid"].split() == [uid] * 4
     assert status["NoNewPrivs"] == "1"
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
@@ -107,7 +108,7 @@ def test_a_second_up_is_refused(skerry: SkerryUp) -> None:
     skerry.up()
     done = skerry.command("up", "--detach", expect=5)
     assert b"already runs" in done.stderr
-    assert sorted(skerry.processes()) == ["api", "hostd", "up"]
+    assert sorted(skerry.processes()) == ["api", "egressd", "hostd", "up"]
 
 
 def test_an_address_in_use_is_said(skerry: SkerryUp) -> None:
@@ -135,7 +136,7 @@ def test_a_missing_part_is_said_with_what_mends_it(skerry: SkerryUp) -> None:
     skerry.up()
 
 
-@pytest.mark.parametrize("name", ["api", "hostd"])
+@pytest.mark.parametrize("name", ["api", "egressd", "hostd"])
 def test_a_daemon_that_dies_is_started_again_and_loses_nothing(skerry: SkerryUp, name: str) -> None:
     url = skerry.up()["url"]
     sandbox_id = skerry.text("create", "--timeout", "5m")
@@ -153,7 +154,7 @@ def test_a_daemon_that_dies_is_started_again_and_loses_nothing(skerry: SkerryUp,
     assert skerry.text("exec", sandbox_id, "echo alive") == "alive"
 
 
-@pytest.mark.parametrize("names", [("up",), ("up", "api", "hostd")])
+@pytest.mark.parametrize("names", [("up",), ("up", "api", "egressd", "hostd")])
 def test_sandboxes_outlive_up_and_the_next_one_adopts_them(skerry: SkerryUp, names: tuple[str, ...]) -> None:
     skerry.up()
     sandbox_id = skerry.text("create", "--timeout", "5m")
@@ -166,7 +167,9 @@ def test_sandboxes_outlive_up_and_the_next_one_adopts_them(skerry: SkerryUp, nam
     assert skerry.text("exec", sandbox_id, "echo alive") == "alive"
 
 
-@pytest.mark.parametrize("names", [("up",), ("api",), ("hostd",), ("up", "api", "hostd")])
+@pytest.mark.parametrize(
+    "names", [("up",), ("api",), ("egressd",), ("hostd",), ("up", "api", "egressd", "hostd")]
+)
 def test_down_leaves_nothing_whatever_was_killed_before(skerry: SkerryUp, names: tuple[str, ...]) -> None:
     skerry.up()
     skerry.text("create", "--timeout", "5m")

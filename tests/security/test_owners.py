@@ -7,7 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from skerry.errors import Forbidden, NotFound, SandboxEnded
+from skerry.errors import Forbidden, InvalidRequest, NotFound, SandboxEnded
+from skerry.policy.document import PolicyDocument
+from skerry.service.outbound import Outbound
+from skerry.service.policies import Policies
 from skerry.service.requests import CreateRequest, Principal
 from skerry.service.service import Service
 from skerry.spec.ids import SandboxId
@@ -28,11 +31,31 @@ VERBS: dict[str, Verb] = {
     "extend": lambda service, who, one: service.extend(who, one, FAR_MS),
     "get": lambda service, who, one: service.get(who, one),
     "agent": lambda service, who, one: service.agent(who, one),
+    "outbound.explain": lambda service, who, one: service.outbound.explain(who, one, "https://a.example/"),
+    "outbound.allow": lambda service, who, one: service.outbound.allow(who, one, "evil.example"),
+    "outbound.audit": lambda service, who, one: service.outbound.audit(who, one),
+    "outbound.secrets": lambda service, who, one: service.outbound.secrets(who, one),
+    "outbound.rotate": lambda service, who, one: service.outbound.rotate(who, one, "KEY", "x" * 20),
+    "outbound.revoke": lambda service, who, one: service.outbound.revoke(who, one, "KEY"),
 }
 """Every verb that names a sandbox."""
 
-OTHER_VERBS = {"authenticate", "create", "list", "create_token", "list_tokens", "revoke_token", "status"}
+OTHER_VERBS = {
+    "authenticate",
+    "create",
+    "list",
+    "create_token",
+    "list_tokens",
+    "revoke_token",
+    "status",
+    "in_use",
+    "policies.set",
+    "policies.get",
+    "policies.list",
+    "policies.delete",
+}
 NO_PRINCIPAL = {"ensure_first_token", "end_all"}
+FOR_THE_SERVICE = {"policies.chosen", "policies.check_of_token"}
 """For the server itself; no adapter passes a client's request to them."""
 
 
@@ -60,8 +83,9 @@ async def _stopped(service: Service) -> SandboxId:
 
 
 def test_every_verb_is_looked_at_here() -> None:
-    verbs = {name for name in vars(Service) if not name.startswith("_")}
-    assert verbs == VERBS.keys() | OTHER_VERBS | NO_PRINCIPAL
+    parts = (("", Service), ("outbound.", Outbound), ("policies.", Policies))
+    verbs = {front + name for front, part in parts for name in vars(part) if not name.startswith("_")}
+    assert verbs == VERBS.keys() | OTHER_VERBS | NO_PRINCIPAL | FOR_THE_SERVICE
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -142,3 +166,36 @@ async def test_a_token_without_the_scope_may_do_nothing_with_sandboxes(
         with pytest.raises(Forbidden):
             await asked
     assert host.running() == {sandbox_id}
+
+
+PUBLIC = PolicyDocument(default="public")
+DENY = PolicyDocument()
+
+
+async def test_policies_are_seen_by_their_owner_and_set_by_admins_only(service: Service) -> None:
+    policies = service.policies
+    alices = (await policies.set(ADMIN, "base", DENY, owner="alice")).policy
+    for who in (ALICE, BOB):
+        for ask in (
+            policies.set(who, "base", PUBLIC),
+            policies.delete(who, "base"),
+            policies.list(who, all_owners=True),
+        ):
+            with pytest.raises(Forbidden):
+                await ask
+    assert await policies.get(ALICE, "base") == alices
+    assert await policies.list(ALICE) == [alices]
+    assert await policies.list(BOB) == []
+    with pytest.raises(NotFound) as foreign:
+        await policies.get(BOB, "base")
+    with pytest.raises(NotFound) as unknown:
+        await policies.get(BOB, "never-was")
+    assert (foreign.value.code, foreign.value.message) == (unknown.value.code, unknown.value.message)
+    with pytest.raises(Forbidden):
+        await policies.get(BOB, "base", owner="alice")
+    with pytest.raises(InvalidRequest) as refused:
+        await service.create(BOB, CreateRequest(labels={"policy": "base"}))
+    assert "there are none yet" in refused.value.message
+    shared = (await policies.set(ADMIN, "base", PUBLIC, shared=True)).policy
+    assert (await policies.get(BOB, "base"), await policies.get(ALICE, "base")) == (shared, alices)
+    assert shared.owner is None

@@ -3,6 +3,7 @@ and every RPC method."""
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,12 @@ OF_A_SANDBOX = [
     ("GET", "/skerry/v1/sandboxes/{id}", None),
     ("GET", "/skerry/v1/sandboxes/{id}/processes", None),
     ("GET", "/skerry/v1/sandboxes/{id}/processes/{pid}/output", None),
+    ("GET", "/skerry/v1/sandboxes/{id}/explain?target=https://example.com/", None),
+    ("POST", "/skerry/v1/sandboxes/{id}/allow", {"host": "example.com"}),
+    ("GET", "/skerry/v1/sandboxes/{id}/audit", None),
+    ("GET", "/skerry/v1/sandboxes/{id}/secrets", None),
+    ("PUT", "/skerry/v1/sandboxes/{id}/secrets/KEY", {"value": "x" * 20}),
+    ("DELETE", "/skerry/v1/sandboxes/{id}/secrets/KEY", None),
 ]
 
 LISTS = ["/api/v2/sandboxes", "/api/v3/sandboxes", "/skerry/v1/sandboxes"]
@@ -39,11 +46,17 @@ FOR_ADMINS = [
     ("POST", "/skerry/v1/tokens", {"name": "mine"}),
     ("DELETE", "/skerry/v1/tokens/tok_000000000000", None),
     ("GET", "/skerry/v1/sandboxes?all=1", None),
+    ("PUT", "/skerry/v1/policies/of-admin", {"default": "public"}),
+    ("PUT", "/skerry/v1/policies/of-alice?owner=alice", {"default": "public"}),
+    ("GET", "/skerry/v1/policies/of-alice?owner=somebody-else", None),
+    ("GET", "/skerry/v1/policies?all=1", None),
+    ("DELETE", "/skerry/v1/policies/of-admin", None),
 ]
 
 WITHOUT_OWNER = {
     ("GET", "/api/v3/sandboxes/create"),
     ("GET", "/skerry/v1/health"),
+    ("POST", "/skerry/v1/policies/lint"),
     ("*", "/api/{rest}"),
     *(("*", f"/api/v2/{name}") for name in ("apps", "layers", "volumes", "snapshots", "revisions")),
     *(("*", f"/api/v2/{name}/{{rest}}") for name in ("apps", "layers", "volumes", "snapshots", "revisions")),
@@ -86,6 +99,7 @@ def test_every_route_is_covered(api: RunningApi) -> None:
     covered = {
         (method, path.split("?")[0].replace("/expose/http", "/expose/{what}")) for method, path in covered
     }
+    covered = {(method, re.sub("of-admin|of-alice|KEY", "{name}", path)) for method, path in covered}
     covered |= {("DELETE", "/skerry/v1/tokens/{token_id}")}
     routes = {
         (route.method, route.resource.canonical)
@@ -129,7 +143,22 @@ async def test_what_is_for_admins(api: RunningApi, method: str, path: str, body:
         status, answer = await ask(api, token, method, path, body)
         assert (status, answer["code"]) == (403, "FORBIDDEN")
     status, _ = await ask(api, api.admin, method, path, body)
-    assert status in (200, 201, 404)
+    assert status in (200, 201, 204, 404)
+
+
+async def test_a_policy_of_another_owner_looks_like_none(api: RunningApi) -> None:
+    path, document = "/skerry/v1/policies/only-alices", {"allow": [{"host": "alice.example"}]}
+    status, _ = await ask(api, api.admin, "PUT", f"{path}?owner=alice", document)
+    assert status == 200
+    status, found = await ask(api, api.alice, "GET", path)
+    assert (status, found["owner"]) == (200, "alice")
+    foreign = await ask(api, api.bob, "GET", path)
+    assert foreign == await ask(api, api.bob, "GET", "/skerry/v1/policies/never-was")
+    assert foreign[0] == 404
+    for token in (api.bob, api.admin):
+        _, listed = await ask(api, token, "GET", "/skerry/v1/policies")
+        assert "only-alices" not in json.dumps(listed)
+    assert "only-alices" in json.dumps(await ask(api, api.alice, "GET", "/skerry/v1/policies"))
 
 
 async def test_without_a_token_there_is_nothing(api: RunningApi) -> None:

@@ -9,16 +9,24 @@ mod log;
 mod pool;
 mod reclaim;
 mod remove;
+mod resolver;
 mod spawn;
 mod sys;
+mod system_files;
+#[cfg(test)]
+mod test_directory;
+mod trust;
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
 use accounts::Account;
 use event_loop::Agent;
 use spawn::Spawner;
+use trust::Trust;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const DEFAULT_SOCKET: &str = "/run/skerry/agent.sock";
@@ -61,7 +69,8 @@ fn start(options: &Options) -> rustix::io::Result<Agent> {
     sys::close_inherited_on_exec();
     let signals = sys::take_signals()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    if rustix::process::getpid() != rustix::process::Pid::INIT {
+    let is_init = rustix::process::getpid() == rustix::process::Pid::INIT;
+    if !is_init {
         // As PID 1 we get the orphans anyhow.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     }
@@ -69,12 +78,25 @@ fn start(options: &Options) -> rustix::io::Result<Agent> {
     let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
     let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
     let privileged = uid.is_root();
+    // As an ordinary process it shares its files with a machine that is none of ours.
+    let trust = if is_init && privileged { Some(prepare_system()) } else { None };
     let app = match privileged {
         true => Account::by_name(&options.user, &passwd, &group),
         false => Account::by_uid(uid, gid, &passwd, &group),
     };
     let root = Account::by_name("root", &passwd, &group);
-    Agent::new(&options.socket, signals, Spawner::new(app, root, privileged)?, privileged)
+    Agent::new(&options.socket, signals, Spawner::new(app, root, privileged)?, privileged, trust)
+}
+
+/// Makes the files of the sandbox's system fit it.
+fn prepare_system() -> Arc<Trust> {
+    let root = Path::new("/");
+    resolver::prepare(root);
+    let trust = Arc::new(Trust::new(root));
+    let preparing = trust.clone();
+    // Nothing needs it soon; without the thread the first install takes longer.
+    let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || preparing.prepare());
+    trust
 }
 
 fn main() -> ExitCode {

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
+use skerry_protocol::methods::{TrustInstallParams, TrustInstalled};
 use skerry_protocol::{Failure, Text};
 
 use crate::accounts::Account;
 use crate::core::{FileCall, Ticket};
 use crate::files::{self, Chunk, FileValue};
+use crate::trust::Trust;
 
 /// So many work on a burst of calls that do not block.
 const USUAL_THREADS: usize = 4;
@@ -42,6 +44,7 @@ pub enum Job {
 
 pub enum Done {
     Call(Ticket, FileCall, Result<FileValue, Failure>),
+    TrustInstalled(Ticket, Result<TrustInstalled, Failure>),
     Read { stream: u32, result: Result<Chunk, Errno> },
     Write { stream: u32, result: Result<usize, Errno> },
 }
@@ -137,6 +140,20 @@ impl Pool {
         }
     }
 
+    /// Changes what the guest trusts, in a thread of its own, which keeps our rights.
+    pub fn install_trust(&self, ticket: Ticket, trust: Arc<Trust>, params: Box<TrustInstallParams>) {
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+            let result = trust.install(&params);
+            shared.finish(Done::TrustInstalled(ticket, result));
+        });
+        if let Err(error) = thread {
+            let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
+            let failure = Failure::errno(errno, "start", &Text::from("a thread"));
+            self.shared.finish(Done::TrustInstalled(ticket, Err(failure)));
+        }
+    }
+
     pub fn take_done(&self) -> Vec<Done> {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.shared.event, &mut count);
@@ -161,14 +178,19 @@ impl Shared {
                 Ok(()) => perform(job, &self.account.home),
                 Err(errno) => refuse(job, errno),
             };
-            let Some(done) = done else { continue };
-            let mut state = self.lock();
-            let first = state.done.is_empty();
-            state.done.push(done);
-            drop(state);
-            if first {
-                self.signal();
+            if let Some(done) = done {
+                self.finish(done);
             }
+        }
+    }
+
+    fn finish(&self, done: Done) {
+        let mut state = self.lock();
+        let first = state.done.is_empty();
+        state.done.push(done);
+        drop(state);
+        if first {
+            self.signal();
         }
     }
 

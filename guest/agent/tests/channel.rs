@@ -49,6 +49,30 @@ fn unknown_methods_and_bad_parameters_are_answered() {
 }
 
 #[test]
+fn what_a_machine_trusts_that_is_no_sandbox_is_left_alone() {
+    let mut host = Host::start();
+    let params = |certificate: &str, name: &str, value: &str| TrustInstallParams {
+        certificate_pem: certificate.to_owned(),
+        extra_roots_pem: String::new(),
+        env: set_env(name, value).set,
+    };
+    for refused in [
+        params("", "A", "b"),
+        params("x", "", "b"),
+        params("x", "1A", "b"),
+        params("x", "A-B", "b"),
+        params("x", "A", "$b"),
+        params("x", "A", "b\n"),
+        params("x", "A", "b c"),
+    ] {
+        assert_eq!(host.code_of(TRUST_INSTALL, &refused), "BAD_PARAMS", "{refused:?}");
+    }
+    // The agent of these tests is not PID 1.
+    assert_eq!(host.code_of(TRUST_INSTALL, &params("x", "A_1", "/b/c-d.pem,e")), "EPERM");
+    assert!(!std::path::Path::new("/etc/skerry/ca.pem").exists());
+}
+
+#[test]
 fn messages_of_many_frames_go_both_ways() {
     let mut host = Host::start();
     let directory = TempDir::new();

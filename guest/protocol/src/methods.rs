@@ -21,6 +21,7 @@ pub const FS_MKDIR: &str = "fs.mkdir";
 pub const FS_REMOVE: &str = "fs.remove";
 pub const FS_STAT: &str = "fs.stat";
 pub const SYSTEM_RECLAIM: &str = "system.reclaim";
+pub const TRUST_INSTALL: &str = "trust.install";
 
 /// Largest `inline_max` of `fs.read`.
 pub const MAX_INLINE_READ: u64 = 4 * 1024 * 1024;
@@ -289,4 +290,17 @@ pub struct Reclaimed {
     #[serde(default)]
     pub pid: Option<u32>,
     pub rss_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, DeserializeDerive)]
+pub struct TrustInstallParams {
+    pub certificate_pem: String,
+    pub extra_roots_pem: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub env: EnvMap,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, DeserializeDerive)]
+pub struct TrustInstalled {
+    pub system: bool,
 }

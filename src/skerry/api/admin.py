@@ -5,22 +5,21 @@ decides what each scope may do.
 """
 
 import os
-from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
 
 from skerry import __version__
-from skerry.api.deno.responses import bearer, error_response, json_response, read_json
+from skerry.api.authentication import authenticated
+from skerry.api.deno.responses import json_response, read_json
 from skerry.api.process_output import send_output
+from skerry.api.query import flag, number
 from skerry.control.agent import AgentClient, OutputStream
-from skerry.errors import InvalidRequest, NotFound, SkerryError
+from skerry.errors import InvalidRequest, NotFound
 from skerry.protocol.deno_files import readable
 from skerry.protocol.messages import ProcessInfo
 from skerry.service.requests import Principal
 from skerry.service.service import Service
-
-Handler = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
 
 
 class _NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,6 +30,7 @@ class _NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scopes: tuple[str, ...] = ("sandbox",)
     expires_in_s: int | None = None
     max_running: int | None = None
+    policy: str | None = None
 
 
 class AdminRoutes:
@@ -41,7 +41,7 @@ class AdminRoutes:
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Add every route."""
-        handle = self._authenticated
+        handle = authenticated(self._service)
         router.add_get("/skerry/v1/health", self._health)
         router.add_get("/skerry/v1/status", handle(self._status))
         router.add_get("/skerry/v1/tokens", handle(self._list_tokens))
@@ -51,16 +51,6 @@ class AdminRoutes:
         router.add_get("/skerry/v1/sandboxes/{sandbox_id}", handle(self._get))
         router.add_get("/skerry/v1/sandboxes/{sandbox_id}/processes", handle(self._processes))
         router.add_get("/skerry/v1/sandboxes/{sandbox_id}/processes/{pid}/output", handle(self._output))
-
-    def _authenticated(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            try:
-                who = await self._service.authenticate(bearer(request))
-                return await handler(request, who)
-            except SkerryError as error:
-                return error_response(request, error)
-
-        return handle
 
     async def _health(self, request: web.Request) -> web.Response:
         return json_response({"version": __version__, "pid": os.getpid()})
@@ -80,6 +70,7 @@ class AdminRoutes:
             scopes=asked.scopes,
             expires_in_s=asked.expires_in_s,
             max_running=asked.max_running,
+            policy=asked.policy,
         )
         return json_response({"token": value, "view": view}, status=201)
 
@@ -88,7 +79,7 @@ class AdminRoutes:
         return web.Response(status=204)
 
     async def _list(self, request: web.Request, who: Principal) -> web.Response:
-        return json_response(await self._service.list(who, all_owners=_flag(request, "all")))
+        return json_response(await self._service.list(who, all_owners=flag(request, "all")))
 
     async def _get(self, request: web.Request, who: Principal) -> web.Response:
         return json_response(await self._service.get(who, request.match_info["sandbox_id"]))
@@ -102,10 +93,10 @@ class AdminRoutes:
 
         From an offset to what there is now, or, with ``follow=1``, to its end.
         """
-        start = _number(request.query.get("from", "0"), "from")
+        start = number(request.query.get("from", "0"), "from")
         agent = await self._service.agent(who, request.match_info["sandbox_id"])
         output = _stream_of(agent, request)
-        return await send_output(request, agent, output, start=start, follow=_flag(request, "follow"))
+        return await send_output(request, agent, output, start=start, follow=flag(request, "follow"))
 
 
 def _process(info: ProcessInfo) -> dict[str, object]:
@@ -122,20 +113,10 @@ def _stream_of(agent: AgentClient, request: web.Request) -> OutputStream:
     name = request.query.get("stream", "stdout")
     if name not in ("stdout", "stderr"):
         raise InvalidRequest("stream: expected stdout or stderr")
-    process = agent.process(_number(request.match_info["pid"], "pid"))
+    process = agent.process(number(request.match_info["pid"], "pid"))
     if process is None:
         raise NotFound("there is no such process, or it ended long ago")
     output = process.stdout if name == "stdout" else process.stderr
     if output is None:
         raise NotFound(f"{name} of this process is not kept: it was started without, or is forgotten")
     return output
-
-
-def _flag(request: web.Request, name: str) -> bool:
-    return request.query.get(name, "0") in ("1", "true")
-
-
-def _number(text: str, name: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 16):
-        raise InvalidRequest(f"{name}: expected a whole number")
-    return int(text)

@@ -22,6 +22,8 @@ from skerry.api.deno.budget import MemoryBudget
 from skerry.api.deno.responses import error_body, error_response, json_response
 from skerry.api.deno.rest import RestRoutes
 from skerry.api.deno.upgrade import SessionRoutes
+from skerry.api.outbound import OutboundRoutes
+from skerry.api.policies import PolicyRoutes
 from skerry.api.sites import check_site
 from skerry.errors import SkerryError
 from skerry.protocol.jsonrpc import stream_ids
@@ -58,6 +60,8 @@ def build_app(service: Service, *, host_names: Collection[str] = ()) -> web.Appl
     app.router.add_get("/api/v3/sandboxes/create", sessions.create)
     app.router.add_get("/api/v3/sandbox/{sandbox_id}/connect", sessions.connect)
     AdminRoutes(service).add_to(app.router)
+    OutboundRoutes(service).add_to(app.router)
+    PolicyRoutes(service).add_to(app.router)
     RestRoutes(service).add_to(app.router)
     app.on_response_prepare.append(_add_trace)
 

@@ -3,7 +3,20 @@
 import typer
 
 from skerry import __version__
-from skerry.cli import cp, doctor, env, logs, run, sandboxes, status, tokens
+from skerry.cli import (
+    cp,
+    doctor,
+    env,
+    logs,
+    one_line,
+    outbound,
+    policies,
+    run,
+    sandboxes,
+    secret_verbs,
+    status,
+    tokens,
+)
 
 
 def new() -> typer.Typer:
@@ -22,8 +35,10 @@ def new() -> typer.Typer:
 
 def add_to(app: typer.Typer) -> None:
     """Add the verbs that need no root."""
-    for module in (status, doctor, env, run, sandboxes, logs, cp):
+    for module in (status, doctor, env, one_line, run, sandboxes, logs, cp, outbound):
         module.add_to(app)
+    app.add_typer(policies.app, name="policy")
+    app.add_typer(secret_verbs.app, name="secrets")
     app.add_typer(tokens.app, name="token")
 
 

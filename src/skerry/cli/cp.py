@@ -76,22 +76,8 @@ def cp(
 
 
 async def _copy_all(server: Server, sources: list[Place], target: Place, *, as_json: bool) -> int:
-    from skerry.cli.trees import Report
-
-    total = Report("")
     async with AsyncExitStack() as stack:
-        trees = _Trees(server, stack)
-        found = await (await trees.at(target)).look(())
-        is_directory = found is not None and found.kind == "dir"
-        into = is_directory or target.path.endswith("/") or len(sources) > 1
-        if into and not is_directory:
-            await (await trees.at(target)).make_directory(())
-        for source in sources:
-            where = target.below(source.own_name) if into else target
-            with progress(f"copying {source.label}", quiet=as_json) as update:
-                report = _shown_report(source.label, update, as_json=as_json)
-                await _copy(await trees.at(source), await trees.at(where), report)
-            total.add(report)
+        total = await copy_all(Trees(server, stack), sources, target, as_json=as_json)
     if as_json:
         say_json(
             {
@@ -104,6 +90,29 @@ async def _copy_all(server: Server, sources: list[Place], target: Place, *, as_j
     return 1 if total.problems else 0
 
 
+async def copy_all(trees: "Trees", sources: list[Place], target: Place, *, as_json: bool) -> "Report":
+    """Copy each source into the target if that is a directory, else under its name.
+
+    Args:
+        as_json: Show no progress and no problems; the report has them.
+    """
+    from skerry.cli.trees import Report
+
+    total = Report("")
+    found = await (await trees.at(target)).look(())
+    is_directory = found is not None and found.kind == "dir"
+    into = is_directory or target.path.endswith("/") or len(sources) > 1
+    if into and not is_directory:
+        await (await trees.at(target)).make_directory(())
+    for source in sources:
+        where = target.below(source.own_name) if into else target
+        with progress(f"copying {source.label}", quiet=as_json) as update:
+            report = _shown_report(source.label, update, as_json=as_json)
+            await _copy(await trees.at(source), await trees.at(where), report)
+        total.add(report)
+    return total
+
+
 async def _copy(source: "Tree", target: "Tree", report: "Report") -> None:
     from skerry.cli.trees import copy_tree
 
@@ -111,13 +120,18 @@ async def _copy(source: "Tree", target: "Tree", report: "Report") -> None:
         await copy_tree(source, target, report)
 
 
-class _Trees:
-    """Trees of places; one connection for each sandbox."""
+class Trees:
+    """Trees of places; one connection for each sandbox.
 
-    def __init__(self, server: Server, stack: AsyncExitStack) -> None:
+    Args:
+        stack: Closes the connections that are made.
+        session: A connection that is there already.
+    """
+
+    def __init__(self, server: Server, stack: AsyncExitStack, session: "Session | None" = None) -> None:
         self._server = server
         self._stack = stack
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, Session] = {} if session is None else {session.sandbox_id: session}
 
     async def at(self, place: Place) -> "Tree":
         """The tree of a place."""

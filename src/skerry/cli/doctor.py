@@ -32,16 +32,18 @@ def doctor(
 ) -> int:
     """Check everything that Skerry needs from this machine, and say what mends what is missing.
 
-    Ends with 1 when something is missing.
+    When Skerry runs, a sandbox fetches https://example.com/, to prove the way out. Ends with 1 when something
+    is missing.
     """
     if orphans:
         return _orphans(as_json=as_json)
     from skerry.cli.host_checks import host_checks
     from skerry.cli.orphans import orphans as find_orphans
+    from skerry.cli.outbound_check import outbound_check
     from skerry.cli.settings_here import settings_here
 
     settings = settings_here(data_dir=data_dir)
-    checks = [*host_checks(settings), *_driver_checks(settings)]
+    checks = [*host_checks(settings), *_driver_checks(settings), outbound_check(data_dir)]
     left = sum(len(objects) for objects in find_orphans().values())
     if as_json:
         say_json({"checks": [asdict(check) for check in checks], "orphans": left})

@@ -1,5 +1,6 @@
 """What this machine must have, how to see whether it has it, and the command that mends it. Needs no root."""
 
+import gzip
 import os
 import platform
 import pwd
@@ -22,11 +23,25 @@ _PROGRAMS = {
     "losetup": "mount",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
+    "nft": "nftables",
 }
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CONTROLLERS_V1 = frozenset({"memory", "cpu", "cpuacct", "pids", "freezer"})
 _CONTROLLERS_V2 = frozenset({"memory", "cpu", "pids"})
 _SETUP = "make setup"
+_NETWORK_FEATURES = {
+    "veth": ("CONFIG_VETH", "veth"),
+    "nftables": ("CONFIG_NF_TABLES", "nf_tables"),
+    "nftables redirect": ("CONFIG_NFT_REDIR", "nft_redir"),
+    "nftables nat": ("CONFIG_NFT_NAT", "nft_chain_nat"),
+    "nftables ct": ("CONFIG_NFT_CT", "nft_ct"),
+    "nftables connlimit": ("CONFIG_NFT_CONNLIMIT", "nft_connlimit"),
+    "nftables reject": ("CONFIG_NFT_REJECT_INET", "nft_reject_inet"),
+    "nftables fib": ("CONFIG_NFT_FIB_INET", "nft_fib_inet"),
+    "nftables limit": ("CONFIG_NFT_LIMIT", "nft_limit"),
+    "connection tracking": ("CONFIG_NF_CONNTRACK", "nf_conntrack"),
+}
+"""Symbol of the kernel's configuration, and module, for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +66,7 @@ def host_checks(settings: Settings) -> list[Check]:
         _programs,
         _built_parts,
         _kernel_features,
+        _network_features,
         _control_groups,
         _space,
     )
@@ -108,8 +124,7 @@ def _built_parts(settings: Settings) -> Iterator[Check]:
 
 def _kernel_features(_: Settings) -> Iterator[Check]:
     present = {line.split()[-1] for line in _lines("/proc/filesystems")}
-    modules = Path("/lib/modules") / platform.release()
-    listed = "\n".join([*_lines(modules / "modules.dep"), *_lines(modules / "modules.builtin")])
+    listed = _modules()
     for kind in ("erofs", "overlay", "ext4", "xfs"):
         if kind in present:
             yield Check(f"file system {kind}", "ok", "in the kernel")
@@ -124,6 +139,44 @@ def _kernel_features(_: Settings) -> Iterator[Check]:
     yield Check(
         "loop devices", *(("ok", "present") if loop else ("missing", "missing", "sudo modprobe loop"))
     )
+
+
+def _network_features(_: Settings) -> Iterator[Check]:
+    """What the gateway's interfaces and rules are made of."""
+    config = _kernel_config()
+    listed = _modules()
+    lacking: list[str] = []
+    unknown: list[str] = []
+    for what, (symbol, module) in _NETWORK_FEATURES.items():
+        if config.get(symbol) in ("y", "m") or f"/{module}.ko" in listed:
+            continue
+        (lacking if config or listed else unknown).append(what)
+    if lacking:
+        modules = " ".join(_NETWORK_FEATURES[what][1] for what in lacking)
+        fix = f"a kernel that has them, or their modules: sudo modprobe -a {modules}"
+        yield Check("network", "missing", f"the kernel lacks {', '.join(lacking)}", fix)
+    elif unknown:
+        fix = "skerry up says more: it makes the gateway's rules"
+        yield Check("network", "warning", "the kernel does not tell what it has for nftables and veth", fix)
+    else:
+        yield Check("network", "ok", "veth, nftables")
+
+
+def _kernel_config() -> dict[str, str]:
+    """What the kernel was built with; empty when it does not say."""
+    text = ""
+    try:
+        text = gzip.decompress(Path("/proc/config.gz").read_bytes()).decode(errors="replace")
+    except OSError:
+        text = "\n".join(_lines(f"/boot/config-{platform.release()}"))
+    pairs = (line.partition("=") for line in text.splitlines() if line.startswith("CONFIG_"))
+    return {name: value for name, _, value in pairs}
+
+
+def _modules() -> str:
+    """Paths of all modules that the kernel has or could load."""
+    directory = Path("/lib/modules") / platform.release()
+    return "\n".join([*_lines(directory / "modules.dep"), *_lines(directory / "modules.builtin")])
 
 
 def _control_groups(_: Settings) -> Iterator[Check]:

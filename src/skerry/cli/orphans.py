@@ -1,4 +1,6 @@
-"""What the kernel holds of instances: processes, control groups, mounts, namespaces, loop devices, files."""
+"""What the kernel holds of instances: processes, control groups, mounts, namespaces, packet filters, loop
+devices, files.
+"""
 
 import os
 import re
@@ -14,13 +16,17 @@ from skerry.spec.ids import ALPHABET, InstanceId
 _ID = rf"([{ALPHABET}]{{6}})"
 _NAME = re.compile(rf"(?:skerry-(?!egress)|{RUNTIME_ROOT}/){_ID}(?![{ALPHABET}])".encode())
 
+_TABLE = re.compile(rf"table inet skerry_{_ID}")
+_PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NFT_S = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
     """One object.
 
     Attributes:
-        kind: process, control group, mount, network namespace, loop device, directory.
+        kind: process, control group, mount, network namespace, packet filter, loop device, directory.
         name: Number, path or device.
     """
 
@@ -31,7 +37,15 @@ class Leftover:
 
 def leftovers() -> list[Leftover]:
     """Every object of every instance, running ones included."""
-    finders = (_processes, _control_groups, _mounts, _namespaces, _loop_devices, _directories)
+    finders = (
+        _processes,
+        _control_groups,
+        _mounts,
+        _namespaces,
+        _packet_filters,
+        _loop_devices,
+        _directories,
+    )
     return [found for find in finders for found in find()]
 
 
@@ -103,6 +117,21 @@ def _namespaces() -> Iterator[Leftover]:
     for name in names:
         if instance := _instance_in(os.fsencode(name)):
             yield Leftover(instance, "network namespace", name)
+
+
+def _packet_filters() -> Iterator[Leftover]:
+    """Tables of nftables in the host's network namespace; only root sees them."""
+    import subprocess  # noqa: TID251 - no file shows what nft(8) does
+
+    try:
+        listed = subprocess.run(
+            ["nft", "list", "tables"], capture_output=True, timeout=_NFT_S, check=False, env={"PATH": _PATH}
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    for line in listed.stdout.decode(errors="replace").splitlines():
+        if match := _TABLE.fullmatch(line):
+            yield Leftover(InstanceId(match[1]), "packet filter", line)
 
 
 def _loop_devices() -> Iterator[Leftover]:

@@ -48,6 +48,11 @@ class DataDir:
         return self.path / "host"
 
     @property
+    def egress(self) -> Path:
+        """Audit trails; belongs to egressd's user."""
+        return self.path / "egress"
+
+    @property
     def logs(self) -> Path:
         """Logs of `up` and the daemons."""
         return self.path / "logs"
@@ -80,6 +85,11 @@ class RuntimeDir:
         return self.path / "hostd.sock"
 
     @property
+    def egressd_socket(self) -> Path:
+        """Where egressd takes verbs."""
+        return self.path / "egressd.sock"
+
+    @property
     def mount_namespace(self) -> Path:
         """Holds hostd's mount namespace over its restarts."""
         return self.path / "mntns"
@@ -88,6 +98,16 @@ class RuntimeDir:
     def state(self) -> Path:
         """The data directory's ``state`` as api sees it, in its own mount namespace."""
         return self.path / "state"
+
+    @property
+    def egress_state(self) -> Path:
+        """The data directory's ``egress`` as egressd sees it, in its own mount namespace."""
+        return self.path / "egress-state"
+
+    @property
+    def egress_roots(self) -> Path:
+        """Further certificate authorities that origins may have, all in one file."""
+        return self.path / "egress-roots.pem"
 
 
 def runtime_dir(instance: InstanceId) -> RuntimeDir:

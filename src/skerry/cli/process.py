@@ -50,21 +50,24 @@ def program_of(words: list[str], *, cwd: str | None, env: Mapping[str, str]) -> 
     return Program(words[0], tuple(words[1:]), cwd, env)
 
 
-async def run(session: Session, program: Program, output: Output) -> Ending:
+async def run(session: Session, program: Program, output: Output, *, stdin: bool = True) -> Ending:
     """Run a program to its end.
+
+    Args:
+        stdin: Our standard input is its own; else it has none.
 
     Raises:
         BrokenPipeError: Whoever reads our output is gone; the program has been told by SIGPIPE.
         SkerryError: It could not be started, or the sandbox ended.
     """
-    stdin = await session.open_stream()
+    upload = await session.open_stream() if stdin else None
     spawned = await session.call(
         "spawn",
         command=program.command,
         args=list(program.args),
         env=dict(program.env),
         cwd=program.cwd,
-        stdinStreamId=stdin.number,
+        stdinStreamId=None if upload is None else upload.number,
         stdout="piped",
         stderr="piped",
     )
@@ -72,9 +75,10 @@ async def run(session: Session, program: Program, output: Output) -> Ending:
     streams = _Streams(output)
     streams.attach(session, "stdout", spawned["stdoutStreamId"])
     streams.attach(session, "stderr", spawned["stderrStreamId"])
-    async with background(
-        _copy_stdin(stdin), _pass_signals(session, pid), _stop_when_unread(session, pid, streams)
-    ):
+    beside = [_pass_signals(session, pid), _stop_when_unread(session, pid, streams)]
+    if upload is not None:
+        beside.append(_copy_stdin(upload))
+    async with background(*beside):
         ended = await session.call("processWait", pid=pid)
         await streams.finished()
     if streams.unread.is_set():

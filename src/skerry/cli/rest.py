@@ -14,6 +14,22 @@ from skerry.cli.server import Server
 _TIMEOUT_S = 30.0
 _MAX_ANSWER_BYTES = 64 << 20
 
+
+class Raw(bytes):
+    """A body that is sent as it is, not as JSON.
+
+    Attributes:
+        content_type: What it is.
+    """
+
+    content_type: str
+
+    def __new__(cls, data: bytes, content_type: str) -> "Raw":
+        made = super().__new__(cls, data)
+        made.content_type = content_type
+        return made
+
+
 _FAMILIES: dict[int, type[errors.SkerryError]] = {
     400: errors.InvalidRequest,
     401: errors.Unauthenticated,
@@ -53,6 +69,7 @@ def opened(
     """Call and hand out a successful answer whose body has not been read.
 
     Args:
+        body: A `Raw`, or what becomes JSON.
         timeout_s: For every single wait; None: wait for ever, for streams that may be silent.
     """
     url = urlsplit(server.url)
@@ -61,11 +78,14 @@ def opened(
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
     connection = kind(url.hostname, url.port, timeout=timeout_s)
     headers = {"Authorization": f"Bearer {server.token}"}
-    if body is not None:
-        headers["Content-Type"] = "application/json"
+    data: str | bytes | None = None
+    if isinstance(body, Raw):
+        data, headers["Content-Type"] = bytes(body), body.content_type
+    elif body is not None:
+        data, headers["Content-Type"] = json.dumps(body), "application/json"
     try:
         with _network(server):
-            connection.request(method, target, None if body is None else json.dumps(body), headers)
+            connection.request(method, target, data, headers)
             answer = connection.getresponse()
             if not 200 <= answer.status < 300:
                 raise error_of(answer.status, answer.read(_MAX_ANSWER_BYTES))

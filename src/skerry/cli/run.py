@@ -4,16 +4,24 @@ from typing import Annotated, Any
 
 import typer
 
+from skerry.cli.network_options import AllowNetOption, SecretOption, network_config
 from skerry.cli.output import Json, note, say, say_json, usage_error, verb
 from skerry.cli.sandbox_id import split_default
 from skerry.cli.server import DataDirOption, Server, find_server
 
 _DEFAULT_LIFETIME = "30m"
-_COMMAND_LINE = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+COMMAND_LINE = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 """Everything after the first word that is no option of ours belongs to the command."""
 
 EnvOption = Annotated[
     list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="Environment of the command.")
+]
+MemoryOption = Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 2GiB.")]
+LabelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE", help="A label; may be repeated. The label `policy` names a policy to go by."
+    ),
 ]
 CwdOption = Annotated[
     str | None, typer.Option("--cwd", metavar="PATH", help="Where the command runs; default /home/app.")
@@ -22,8 +30,8 @@ CwdOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add the verbs."""
-    app.command("create", context_settings=_COMMAND_LINE)(verb(create))
-    app.command("exec", context_settings=_COMMAND_LINE)(verb(exec_))
+    app.command("create", context_settings=COMMAND_LINE)(verb(create))
+    app.command("exec", context_settings=COMMAND_LINE)(verb(exec_))
 
 
 def create(
@@ -38,10 +46,10 @@ def create(
             f"Default: session with a command, {_DEFAULT_LIFETIME} without.",
         ),
     ] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 2GiB.")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; may be repeated.")
-    ] = None,
+    memory: MemoryOption = None,
+    label: LabelOption = None,
+    allow_net: AllowNetOption = None,
+    secret: SecretOption = None,
     cwd: CwdOption = None,
     env: EnvOption = None,
     data_dir: DataDirOption = None,
@@ -53,13 +61,14 @@ def create(
     from skerry.cli.quantities import parse_duration_s, parse_size_mib
 
     lifetime = timeout or ("session" if command else _DEFAULT_LIFETIME)
-    config: dict[str, Any] = {"labels": _pairs(label, "--label"), "env": _pairs(env, "--env")}
+    config: dict[str, Any] = {"labels": pairs(label, "--label"), "env": pairs(env, "--env")}
     if lifetime != "session":
         lifetime = f"{max(1, round(parse_duration_s(lifetime)))}s"
     config["timeout"] = lifetime
     if memory is not None:
         config["memory_mb"] = parse_size_mib(memory)
     server = find_server(data_dir)
+    config |= network_config(allow_net, secret)
     return asyncio.run(_create(server, config, command or [], cwd=cwd, as_json=as_json))
 
 
@@ -73,7 +82,7 @@ async def _create(
         if command:
             if config["timeout"] != "session":
                 note(session.sandbox_id)
-            return await _run(session, program_of(command, cwd=cwd, env={}), as_json=as_json)
+            return await run_here(session, program_of(command, cwd=cwd, env={}), as_json=as_json)
         if as_json:
             say_json(await _view(server, session.sandbox_id))
         else:
@@ -132,7 +141,7 @@ def exec_(
         command = command[1:]
     if not command:
         usage_error("which command? skerry exec sbx_… COMMAND")
-    program = program_of(command, cwd=cwd, env=_pairs(env, "--env"))
+    program = program_of(command, cwd=cwd, env=pairs(env, "--env"))
     return asyncio.run(_exec(find_server(data_dir), sandbox_id, program, as_json=as_json))
 
 
@@ -140,10 +149,11 @@ async def _exec(server: Server, sandbox_id: str, program: Any, *, as_json: bool)
     from skerry.cli.rpc import connected
 
     async with connected(server, sandbox_id) as session:
-        return await _run(session, program, as_json=as_json)
+        return await run_here(session, program, as_json=as_json)
 
 
-async def _run(session: Any, program: Any, *, as_json: bool) -> int:
+async def run_here(session: Any, program: Any, *, as_json: bool) -> int:
+    """Run a program with our streams; its exit code. With JSON: collect what it prints, and print that."""
     from skerry.cli.process import run, start_failure_status
     from skerry.errors import SkerryError
 
@@ -193,7 +203,8 @@ class _Collected:
         return {"signal": ending.signal, "oom": ending.oom, "truncated": self._truncated, **texts}
 
 
-def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+def pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    """What was given as NAME=VALUE."""
     pairs: dict[str, str] = {}
     for text in texts or []:
         name, separator, value = text.partition("=")

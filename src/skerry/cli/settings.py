@@ -1,7 +1,7 @@
 """Read settings: flag before environment before file before default; all problems are reported at once."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +101,21 @@ def _file_values(path: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{path}: not a TOML file: {problem}")
         return {}
     keys = {row.key for row in TABLE}
-    tables = {key.partition(".")[0] for key in keys if "." in key}
-    found: dict[str, Any] = {}
-    for name, value in document.items():
-        if name in tables and isinstance(value, dict):
-            found.update({f"{name}.{inner}": inner_value for inner, inner_value in value.items()})
-        else:
-            found[name] = value
+    found = _flat(document, {key.rpartition(".")[0] for key in keys if "." in key})
     for key in found.keys() - keys:
         problems.append(f"{path}, key {key}: there is no such setting")
+    return found
+
+
+def _flat(document: Mapping[str, Any], tables: Set[str], prefix: str = "") -> dict[str, Any]:
+    """Values by key, where a table of the table counts as a part of the key."""
+    found: dict[str, Any] = {}
+    for name, value in document.items():
+        key = prefix + name
+        if key in tables and isinstance(value, dict):
+            found |= _flat(value, tables, f"{key}.")
+        else:
+            found[key] = value
     return found
 
 
@@ -146,8 +152,11 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
 def _assemble(values: dict[str, Any], fallbacks: Mapping[str, Any]) -> Settings:
     nested: dict[str, Any] = {}
     for key, value in values.items():
-        table, _, name = key.rpartition(".")
-        (nested.setdefault(table, {}) if table else nested)[name] = value
+        *tables, name = key.split(".")
+        inner = nested
+        for table in tables:
+            inner = inner.setdefault(table, {})
+        inner[name] = value
     for table in ("images", "image_digests"):
         nested[table] = {**fallbacks.get(table, {}), **nested.get(table, {})}
     return msgspec.convert(nested, Settings)

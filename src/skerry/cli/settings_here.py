@@ -5,6 +5,7 @@ from pathlib import Path
 
 from skerry.cli.invoker import default_data_dir, invoker
 from skerry.cli.manifest import built_defaults
+from skerry.cli.resolv_conf import host_resolvers
 from skerry.cli.settings import CONFIG_ENV, resolve
 from skerry.spec.settings import Settings
 
@@ -30,5 +31,9 @@ def settings_here(
         },
         env=os.environ,
         config=file,
-        fallbacks={"data_dir": str(default_data_dir(invoker())), **built_defaults()},
+        fallbacks={
+            "data_dir": str(default_data_dir(invoker())),
+            "egress.resolvers": host_resolvers(),
+            **built_defaults(),
+        },
     )

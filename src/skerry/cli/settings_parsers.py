@@ -114,7 +114,7 @@ def absolute_path(value: Any) -> str:
     return str(PurePosixPath(value))
 
 
-def _matching(pattern: str, expected: str) -> Parser:
+def _matching(pattern: str, expected: str) -> Callable[[Any], str]:
     compiled = re.compile(pattern, re.ASCII)
 
     def parse(value: Any) -> str:
@@ -128,6 +128,9 @@ def _matching(pattern: str, expected: str) -> Parser:
 region = _matching(r"[a-z]{3}", "three lower-case letters")
 image_name = _matching(r"[a-z0-9][a-z0-9._:/-]{0,127}", "an image name such as builtin:debian-13")
 _digest = _matching(r"sha256:[0-9a-f]{64}", "sha256: and 64 hexadecimal digits")
+
+
+policy_name = _matching(r"|[a-z0-9][a-z0-9._-]{0,63}", "a policy's name such as team-a, or nothing")
 
 
 def isolation(value: Any) -> str:
@@ -181,6 +184,87 @@ _host_name = _matching(
     r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*",
     "a host name such as skerry.example",
 )
+
+
+def listed(parser: Parser, expected: str) -> Parser:
+    """Lists, or text with commas between the parts."""
+
+    def parse(value: Any) -> tuple[Any, ...]:
+        parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise _bad(value, expected)
+        return tuple(parser(part.strip() if isinstance(part, str) else part) for part in parts)
+
+    return parse
+
+
+def absolute_path_or_none(value: Any) -> str:
+    """An absolute path, or nothing."""
+    return "" if value == "" else absolute_path(value)
+
+
+def address_and_port(value: Any) -> str:
+    """``address:port`` in its normal form."""
+    expected = "an IP address and a port, such as 192.0.2.53:53 or [2001:db8::53]:53"
+    host, port = _split_port(value, expected)
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise _bad(value, expected) from None
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def host_and_port_or_none(value: Any) -> str:
+    """``host:port``, the host being a name or an address; or nothing."""
+    if value == "":
+        return ""
+    expected = "a host and a port, such as proxy.example:3128"
+    host, port = _split_port(value, expected)
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return f"{_host_name(host.lower())}:{port}"
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def _split_port(value: Any, expected: str) -> tuple[str, int]:
+    if not isinstance(value, str):
+        raise _bad(value, expected)
+    host, _, port = value.rpartition(":")
+    if not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or not 1 <= int(port) <= 65_535:
+        raise _bad(value, expected)
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise _bad(value, expected)
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def internal_networks(value: Any) -> tuple[dict[str, Any], ...]:
+    """Tables with ``names`` and ``cidr``."""
+    expected = 'tables with names = ["*.corp.example"] and cidr = ["10.1.0.0/16"]'
+    if not isinstance(value, list):
+        raise _bad(value, expected)
+    return tuple(_internal_network(one, expected) for one in value)
+
+
+def _internal_network(value: Any, expected: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not {"cidr"} <= value.keys() <= {"names", "cidr"}:
+        raise _bad(value, expected)
+    names = listed(_name_or_below, expected)(value.get("names", []))
+    return {"names": names, "cidr": listed(_prefix, expected)(value["cidr"])}
+
+
+def _name_or_below(value: Any) -> str:
+    text = value.lower() if isinstance(value, str) else value
+    if isinstance(text, str) and text.startswith("*."):
+        return "*." + _host_name(text.removeprefix("*."))
+    return _host_name(text)
+
+
+def _prefix(value: Any) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except (ValueError, TypeError):
+        raise _bad(value, "a network prefix such as 10.1.0.0/16") from None
 
 
 def paths_by_name(value: Any) -> dict[str, str]:

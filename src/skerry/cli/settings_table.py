@@ -10,7 +10,7 @@ import msgspec
 
 from skerry.cli import settings_parsers as parse
 from skerry.cli.settings_parsers import DAY_S, MAX_MIB
-from skerry.spec.settings import PoolSettings, SandboxLimits, Settings
+from skerry.spec.settings import EgressLimits, EgressSettings, PoolSettings, SandboxLimits, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Row:
             "": Settings,
             "sandbox": SandboxLimits,
             "pool": PoolSettings,
+            "egress": EgressSettings,
+            "egress.limits": EgressLimits,
         }
         (field,) = [f for f in msgspec.structs.fields(structs[table]) if f.name == name]
         return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
@@ -183,5 +185,121 @@ TABLE: tuple[Row, ...] = (
         parse.seconds(0, 60),
         "duration",
         "Quiet time after the last create before ready sandboxes are made again.",
+    ),
+    Row(
+        "egress.resolvers",
+        parse.listed(parse.address_and_port, "addresses and ports, such as 192.0.2.53:53"),
+        "address:port, separated by commas (or a list)",
+        "Name servers that the outbound gateway asks. Default: those of /etc/resolv.conf when `up` starts.",
+    ),
+    Row(
+        "egress.extra_roots",
+        parse.listed(parse.absolute_path, "absolute paths of PEM files"),
+        "absolute paths, separated by commas (or a list)",
+        "PEM files with further certificate authorities that origins may have.",
+    ),
+    Row(
+        "egress.internal",
+        parse.internal_networks,
+        "tables with `names` and `cidr`: `[[egress.internal]]`",
+        "Networks besides the public internet that rules may reach: these names, when they resolve into "
+        "these prefixes; addresses in them, when a rule names them.",
+        file_only=True,
+    ),
+    Row(
+        "egress.upstream_proxy",
+        parse.host_and_port_or_none,
+        "host:port",
+        "Proxy that takes CONNECT, through which origins are reached.",
+    ),
+    Row(
+        "egress.trust_host_roots",
+        parse.flag,
+        "true or false",
+        "Give guests this host's own certificate authorities too, and those of `egress.extra_roots`. Needed "
+        "where the host itself is behind an intercepting proxy.",
+    ),
+    Row(
+        "egress.policy",
+        parse.absolute_path_or_none,
+        "absolute path",
+        "The operator's own policy (TOML, or JSON when it ends in .json), which no other can widen. "
+        "Default: the public internet.",
+    ),
+    Row(
+        "egress.default_policy",
+        parse.policy_name,
+        "name of a policy",
+        "Policy of sandboxes whose label and token name none.",
+    ),
+    *(
+        Row(f"egress.limits.{name}", parser, form, help)
+        for name, parser, form, help in (
+            ("connections", parse.whole(1, 10_000), "number", "Connections of one sandbox at once."),
+            (
+                "tls_per_s",
+                parse.whole(1, 10_000),
+                "number",
+                "New connections with inspected TLS, in a second.",
+            ),
+            ("tls_burst", parse.whole(1, 10_000), "number", "The same, at once."),
+            (
+                "hello_s",
+                parse.seconds(0.1, 600),
+                "duration",
+                "Longest wait for a client's first TLS message.",
+            ),
+            ("handshake_s", parse.seconds(0.1, 600), "duration", "Longest TLS handshake."),
+            ("head_s", parse.seconds(0.1, 600), "duration", "Longest wait for the rest of a message's head."),
+            (
+                "body_grace_s",
+                parse.seconds(0.1, 3600),
+                "duration",
+                "After this time a body must make progress.",
+            ),
+            ("body_min_bytes_per_s", parse.whole(1, 1 << 30), "bytes", "That progress, in a second."),
+            ("idle_s", parse.seconds(1, 86_400), "duration", "Longest pause between requests."),
+            (
+                "websocket_idle_s",
+                parse.seconds(1, 7 * DAY_S),
+                "duration",
+                "Longest silence of a WebSocket or of another protocol.",
+            ),
+            ("head_bytes", parse.whole(1024, 1 << 20), "bytes", "Of one message's head."),
+            ("fields", parse.whole(8, 10_000), "number", "Header fields of one message."),
+            ("field_bytes", parse.whole(256, 1 << 20), "bytes", "Of one header field."),
+            ("names", parse.whole(1, 100_000), "number", "Different names that one sandbox may look up."),
+            ("queries_per_s", parse.whole(1, 100_000), "number", "DNS queries of one sandbox in a second."),
+            (
+                "wildcard_names_per_min",
+                parse.whole(1, 100_000),
+                "number",
+                "Different names below one wildcard, in a minute.",
+            ),
+            ("leaf_certificates", parse.whole(1, 10_000), "number", "Kept ready for one sandbox."),
+            (
+                "buffer_bytes",
+                parse.whole(16_384, 1 << 26),
+                "bytes",
+                "Held of one direction of one connection before its sender must wait.",
+            ),
+            ("scrub_ratio", parse.whole(2, 10_000), "number", "Longest growth of a compressed answer."),
+            (
+                "scrub_window_bytes",
+                parse.whole(1 << 20, 1 << 30),
+                "bytes",
+                "Longest growth of a compressed answer in one piece.",
+            ),
+            ("dial_s", parse.seconds(0.1, 600), "duration", "Longest wait for an origin to accept."),
+            ("response_s", parse.seconds(1, 86_400), "duration", "Longest wait for an origin's answer."),
+            ("worker_memory_mib", parse.mib(64, 65_536), "size", "Memory of one sandbox's worker."),
+            ("audit_lines", parse.whole(16, 100_000), "number", "Audit lines that wait to be written."),
+            (
+                "audit_file_mib",
+                parse.mib(1, 65_536),
+                "size",
+                "Audit trail of one sandbox, before its oldest half is dropped.",
+            ),
+        )
     ),
 )

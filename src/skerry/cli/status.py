@@ -65,12 +65,24 @@ def _server_lines(server: dict[str, Any]) -> list[tuple[str, str]]:
     """What the API says of itself, a line for each thing; nested objects become ``key value`` pairs."""
     lines: list[tuple[str, str]] = []
     for key, value in server.items():
-        if key == "host" or value is None:
+        if key in ("host", "egress") or value is None:
             continue
         if isinstance(value, dict):
             pairs = [(name.replace("_", " "), inner) for name, inner in value.items() if inner != ""]
             value = ", ".join(f"{name} {inner}" for name, inner in pairs)
         lines.append((key.replace("_", " "), str(value)))
+    egress = server.get("egress")
+    if egress is not None:
+        workers = sum(one["worker_pid"] is not None for one in egress["sandboxes"])
+        lost = [one["sandbox_id"] for one in egress["sandboxes"] if one["lost"]]
+        trouble = [
+            f"{one['sandbox_id']}: {one['problem'] or 'its network was cut'}"
+            for one in egress["sandboxes"]
+            if one["problem"] or one["cut"]
+        ]
+        told = f"{len(egress['sandboxes'])} sandboxes, {workers} workers, pid {egress['pid']}"
+        lines.append(("egress", told + (f"; secrets lost: {', '.join(lost)}" if lost else "")))
+        lines += [("no way out", text) for text in trouble]
     for driver in (server.get("host") or {}).get("drivers", []):
         state = "usable" if driver["usable"] else "not usable: " + "; ".join(driver["missing"])
         lines.append((f"driver {driver['isolation']}", " ".join([driver["version"], state]).strip()))

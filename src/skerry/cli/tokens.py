@@ -29,6 +29,10 @@ def create(
     max_running: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Sandboxes it may have at once.")
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What its sandboxes go by whose label `policy` names none."),
+    ] = None,
     data_dir: DataDirOption = None,
     as_json: Json = False,
 ) -> None:
@@ -43,6 +47,8 @@ def create(
         body["expires_in_s"] = int(parse_duration_s(expires))
     if max_running is not None:
         body["max_running"] = max_running
+    if policy is not None:
+        body["policy"] = policy
     made = rest.call(find_server(data_dir), "POST", rest.path(*_ROUTE), body)
     if as_json:
         say_json(made)
@@ -65,13 +71,14 @@ def list_(data_dir: DataDirOption = None, as_json: Json = False) -> None:
         say_json(rows)
         return
     say_table(
-        ("ID", "NAME", "OWNER", "SCOPES", "CREATED", "EXPIRES", "STATE"),
+        ("ID", "NAME", "OWNER", "SCOPES", "POLICY", "CREATED", "EXPIRES", "STATE"),
         [
             (
                 row["token_id"],
                 row["name"],
                 row["owner"],
                 ",".join(row["scopes"]),
+                row.get("policy") or "",
                 show_time(row["created_at_ms"]),
                 show_time(row["expires_at_ms"]) if row["expires_at_ms"] else "never",
                 "revoked" if row["revoked_at_ms"] else "good",
@@ -88,7 +95,10 @@ def revoke(
     data_dir: DataDirOption = None,
     as_json: Json = False,
 ) -> None:
-    """Make tokens useless at once. Sandboxes made with them go on."""
+    """Make tokens useless at once and close their connections.
+
+    Sandboxes made with them go on, but for sessions, which end with their connection.
+    """
     from skerry.cli import rest
 
     server = find_server(data_dir)

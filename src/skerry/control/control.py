@@ -5,11 +5,13 @@ import asyncio
 import structlog
 
 from skerry.control.create import Creator
+from skerry.control.egress_recovery import EgressRecovery
 from skerry.control.ground import Ground
 from skerry.control.pool import Pool, PoolView
 from skerry.control.recovery import Recovery
 from skerry.control.sandbox import Sandbox
 from skerry.control.steps import Order, Shape
+from skerry.control.store.records import PolicyRef
 from skerry.errors import SkerryError, TimedOut
 from skerry.lifecycle.events import EndAsked, HostEnded, Stage
 from skerry.protocol.host_verbs import Happening, HostDescription, MemoryPressure, SandboxExited
@@ -24,6 +26,9 @@ KEEP_STOPPED = 1000
 END_TIMEOUT_S = 9.0
 """The official JavaScript SDK gives a kill 10 s."""
 
+POLICY_TIMEOUT_S = 10.0
+"""Longest wait until running sandboxes go by a policy that was set; the rest follow later."""
+
 END_ALL_TIMEOUT_S = 60.0
 """A thousand sandboxes at some 20 ms each, and time for a host that is slow."""
 
@@ -35,6 +40,8 @@ class Control:
         self._ground = ground
         self._registry: dict[SandboxId, Sandbox] = {}
         self._recovery = Recovery(ground, self._registry, on_gone=self._gone)
+        self._egress = EgressRecovery(ground, self._registry)
+        self._audit_is_due = True
         self._creator = Creator(ground, self._registry, boot_id=description.boot_id, on_gone=self._gone)
         self._pool: Pool | None = None
         if shape is not None and ground.settings.pool.size > 0:
@@ -52,6 +59,7 @@ class Control:
         await self._recovery.at_start(self._pool, boot_id=self.description.boot_id)
         tasks = self._ground.tasks
         tasks.keep(self._watch, name="host-events")
+        tasks.keep(self._watch_egress, name="egress-connection")
         tasks.keep(self._keep_house, name="housekeeping")
         if self._pool is not None:
             tasks.keep(self._pool.keep_full, name="pool")
@@ -98,6 +106,10 @@ class Control:
         if left:
             raise TimedOut(f"ending all sandboxes ({left} are left)", END_ALL_TIMEOUT_S)
 
+    async def policy_changed(self, ref: PolicyRef, version: int) -> int:
+        """A policy was set: tell the gateway of every running sandbox that goes by it; says how many do."""
+        return await self._egress.policy_changed(ref, version, timeout_s=POLICY_TIMEOUT_S)
+
     def pool_view(self) -> PoolView:
         """How the pool is."""
         if self._pool is None:
@@ -142,6 +154,17 @@ class Control:
                 _log.warning("host_silent", error=error.message, detail=error.detail)
         await self._compare()
 
+    async def _watch_egress(self) -> None:
+        """Compare whenever another egressd may answer; the first time at the start of the server."""
+        async for _ in self._ground.egress.reconnected():
+            await self._compare_egress()
+
+    async def _compare_egress(self) -> None:
+        try:
+            await self._egress.compare()
+        except SkerryError as error:
+            _log.warning("egress_comparison_failed", error=error.message, detail=error.detail)
+
     async def _compare(self) -> None:
         async with self._comparing:
             try:
@@ -152,10 +175,19 @@ class Control:
     async def _keep_house(self) -> None:
         """Forget sandboxes that stopped long ago, and take up what could not be completed."""
         while True:
-            before_ms = self._ground.clock.now_ms() - KEEP_STOPPED_MS
             try:
-                await self._ground.store.prune(before_ms=before_ms, keep=KEEP_STOPPED)
+                await self._forget_old()
             except SkerryError as error:
                 _log.warning("pruning_failed", error=error.message, detail=error.detail)
             await self._ground.clock.sleep(HOUSEKEEPING_S)
             await self._compare()
+            await self._compare_egress()
+
+    async def _forget_old(self) -> None:
+        """Records first; then the audit trails of what has none any more."""
+        store, before_ms = self._ground.store, self._ground.clock.now_ms() - KEEP_STOPPED_MS
+        if await store.prune(before_ms=before_ms, keep=KEEP_STOPPED):
+            self._audit_is_due = True
+        if self._audit_is_due:
+            await self._ground.egress.forget_audit(await store.known())
+            self._audit_is_due = False

@@ -19,8 +19,16 @@ from skerry.control.steps import (
     claim,
     record_intent,
 )
-from skerry.control.store.records import SandboxRecord
-from skerry.errors import Conflict, HostUnusable, ResourceExhausted, SandboxEnded, SkerryError, TimedOut
+from skerry.control.store.records import EgressIntent, SandboxRecord
+from skerry.errors import (
+    Conflict,
+    HostUnusable,
+    InvalidRequest,
+    ResourceExhausted,
+    SandboxEnded,
+    SkerryError,
+    TimedOut,
+)
 from skerry.lifecycle.events import EndAsked, Stage
 from skerry.spec.ids import OwnerId, SandboxId, TokenId, new_sandbox_id
 from skerry.spec.sandbox import EndReason
@@ -80,7 +88,7 @@ class Creator:
         Raises:
             SkerryError: A step failed; it is being ended.
         """
-        record = self._record(shape, owner=None, token_id=None, session=False, labels={})
+        record = self._record(shape, owner=None, token_id=None, session=False, labels={}, egress=None)
         return await self._start(MEMBER, record, None)
 
     async def _take_for_client(self, order: Order, pool: Pool) -> Sandbox | None:
@@ -96,8 +104,8 @@ class Creator:
                 continue
             try:
                 await carry_out(WARM, making)
-            except HostUnusable:
-                raise  # no other one could be thawed either
+            except (HostUnusable, InvalidRequest):
+                raise  # it would be no better with another one
             except SkerryError:
                 continue  # this one is being ended; another, or a fresh one, may do
             return member
@@ -110,6 +118,7 @@ class Creator:
             token_id=order.token_id,
             session=order.session,
             labels=order.labels,
+            egress=order.egress,
         )
         return await self._start(COLD, record, order)
 
@@ -138,6 +147,7 @@ class Creator:
         token_id: TokenId | None,
         session: bool,
         labels: dict[str, str],
+        egress: EgressIntent | None,
     ) -> SandboxRecord:
         return SandboxRecord(
             sandbox_id=new_sandbox_id(self._ground.settings.region, secrets.randbelow),
@@ -156,4 +166,5 @@ class Creator:
             stop_at_ms=None,
             labels=labels,
             created_at_ms=self._ground.clock.now_ms(),
+            egress=egress,
         )

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from skerry.control.clock import Clock
+from skerry.control.egress import Egress
 from skerry.control.host import Host
+from skerry.control.store.policies import PolicyStore
 from skerry.control.store.sandboxes import SandboxStore
 from skerry.control.tasks import Tasks
 from skerry.spec.settings import Settings
@@ -11,7 +13,7 @@ from skerry.spec.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """The host, the records, the time and the settings.
+    """The host, the outbound gateway, the records, the time and the settings.
 
     Attributes:
         tasks: Owns every task that control starts.
@@ -19,7 +21,9 @@ class Ground:
     """
 
     host: Host
+    egress: Egress
     store: SandboxStore
+    policies: PolicyStore
     clock: Clock
     tasks: Tasks
     settings: Settings

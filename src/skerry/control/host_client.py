@@ -6,14 +6,15 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from skerry.control.agent import PacedListener
 from skerry.control.clock import Clock
+from skerry.control.daemon_connection import ConnectionLost, DaemonConnection, error_of
+from skerry.control.daemon_link import DaemonLink, Peer
 from skerry.control.host import Listening
-from skerry.control.host_connection import ConnectionLost, HostConnection, error_of
 from skerry.control.tasks import Tasks
 from skerry.errors import HostUnusable, RuntimeFailed, TimedOut
 from skerry.protocol.host_verbs import (
@@ -37,13 +38,9 @@ from skerry.protocol.host_verbs import (
 from skerry.spec.ids import SandboxId
 from skerry.spec.sandbox import Ended, Observed, StartSpec, Usage
 
-_T = TypeVar("_T")
-
 MAX_EVENTS = 4096
 """Happenings that wait to be read; when there are more, all are dropped and the reader is told to inspect."""
 
-FIRST_PAUSE_S: Final = 0.02
-LONGEST_PAUSE_S: Final = 1.0
 LISTEN_PAUSE_S: Final = 0.05
 
 DEADLINES_S: Final[dict[type, float]] = {
@@ -61,10 +58,24 @@ DEADLINES_S: Final[dict[type, float]] = {
 works.
 """
 
-_REPEATABLE = (Describe, Pause, Resume, Destroy, Inspect, Stats, Watch)
+REPEATABLE: Final = (Describe, Pause, Resume, Destroy, Inspect, Stats, Watch)
 """Verbs that may be sent again when the connection broke before the answer. `Start` is not: it may have been
 carried out.
 """
+
+
+def _framed(call_id: int, verb: Verb) -> bytes:
+    return frame(Call(id=call_id, verb=verb))
+
+
+_PEER: Final[Peer[Verb]] = Peer(
+    name="hostd",
+    framed=_framed,
+    lost_code=ConnectionLost.code,
+    meanwhile="running sandboxes go on",
+    deadlines_s=DEADLINES_S,
+    repeatable=REPEATABLE,
+)
 
 
 class HostdClient:
@@ -79,38 +90,38 @@ class HostdClient:
     def __init__(self, socket_path: Path, *, tasks: Tasks, clock: Clock) -> None:
         self._path = str(socket_path)
         self._clock = clock
-        self._connection: HostConnection | None = None
-        self._connected = asyncio.Event()
         self._readers: set[asyncio.Queue[Happening | None]] = set()
-        tasks.keep(self._stay_connected, name="hostd-connection")
+        self._link = DaemonLink(
+            socket_path, _PEER, tasks=tasks, clock=clock, greet=self._watch, on_event=self._publish
+        )
 
     async def describe(self) -> HostDescription:
         """See `Host.describe`."""
-        return await self._ask(Describe(), HostDescription)
+        return await self._link.ask(Describe(), HostDescription)
 
     async def start(self, spec: StartSpec) -> None:
         """See `Host.start`."""
-        await self._ask(Start(spec), None)
+        await self._link.ask(Start(spec), None)
 
     async def pause(self, sandbox_id: SandboxId) -> None:
         """See `Host.pause`."""
-        await self._ask(Pause(sandbox_id), None)
+        await self._link.ask(Pause(sandbox_id), None)
 
     async def resume(self, sandbox_id: SandboxId) -> None:
         """See `Host.resume`."""
-        await self._ask(Resume(sandbox_id), None)
+        await self._link.ask(Resume(sandbox_id), None)
 
     async def destroy(self, sandbox_id: SandboxId) -> Ended:
         """See `Host.destroy`."""
-        return await self._ask(Destroy(sandbox_id), Ended)
+        return await self._link.ask(Destroy(sandbox_id), Ended)
 
     async def inspect(self) -> list[Observed]:
         """See `Host.inspect`."""
-        return await self._ask(Inspect(), list[Observed])
+        return await self._link.ask(Inspect(), list[Observed])
 
     async def stats(self, sandbox_id: SandboxId) -> Usage:
         """See `Host.stats`."""
-        return await self._ask(Stats(sandbox_id), Usage)
+        return await self._link.ask(Stats(sandbox_id), Usage)
 
     async def listen(
         self, sandbox_id: SandboxId, protocol_factory: Callable[[], asyncio.Protocol]
@@ -122,7 +133,7 @@ class HostdClient:
         deadline_s = DEADLINES_S[OpenListener]
         until_s = self._clock.monotonic_s() + deadline_s
         while True:
-            await self._usable(verb, until_s, deadline_s)
+            await self._link.usable(verb, until_s, deadline_s)
             left_s = max(until_s - self._clock.monotonic_s(), 0.001)
             try:
                 listener = await asyncio.to_thread(_fetch_listener, self._path, verb, left_s)
@@ -144,70 +155,9 @@ class HostdClient:
         finally:
             self._readers.discard(queue)
 
-    async def _ask(self, verb: Verb, kind: type[_T] | None) -> _T:
-        """Carry a verb out within its deadline, over as many connections as that takes."""
-        deadline_s = DEADLINES_S[type(verb)]
-        until_s = self._clock.monotonic_s() + deadline_s
-        while True:
-            connection = await self._usable(verb, until_s, deadline_s)
-            try:
-                raw = await connection.call(verb, timeout_s=max(until_s - self._clock.monotonic_s(), 0.001))
-            except ConnectionLost:
-                if not isinstance(verb, _REPEATABLE):
-                    raise
-                continue
-            return _decode(raw, kind)
-
-    async def _usable(self, verb: Verb, until_s: float, deadline_s: float) -> HostConnection:
-        left_s = until_s - self._clock.monotonic_s()
-        if self._connection is None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await self._connected.wait()
-        if self._connection is None or left_s <= 0:
-            raise HostUnusable(
-                f"hostd cannot be reached (waited {deadline_s:g} s to {type(verb).__name__}); "
-                f"running sandboxes go on. See `skerry status` and the log of hostd",
-                code=ConnectionLost.code,
-            )
-        return self._connection
-
-    async def _stay_connected(self) -> None:
-        """Hold one connection at all times. The pause between attempts grows to a second; there is no last
-        attempt.
-        """
-        pause_s = FIRST_PAUSE_S
-        while True:
-            try:
-                await self._serve_one_connection()
-                pause_s = FIRST_PAUSE_S
-            except (OSError, TimedOut, ConnectionLost):
-                pass
-            await self._clock.sleep(pause_s)
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
-
-    async def _serve_one_connection(self) -> None:
-        """Connect, ask for events, and stay until the connection is lost."""
-        lost = asyncio.Event()
-
-        def forget() -> None:
-            # At once, so that no call is tried on it again and again before the task here runs.
-            self._connection = None
-            self._connected.clear()
-            lost.set()
-
-        _, connection = await asyncio.get_running_loop().create_unix_connection(
-            lambda: HostConnection(on_event=self._publish, on_lost=forget), self._path
-        )
-        try:
-            await connection.call(Watch(), timeout_s=DEADLINES_S[Watch])
-            self._publish(None)
-            self._connection = connection
-            self._connected.set()
-            await lost.wait()
-        finally:
-            forget()
-            connection.close()
+    async def _watch(self, connection: DaemonConnection[Verb]) -> None:
+        await connection.call(Watch(), timeout_s=DEADLINES_S[Watch])
+        self._publish(None)
 
     def _publish(self, happening: Happening | None) -> None:
         for queue in self._readers:
@@ -216,13 +166,6 @@ class HostdClient:
                     queue.get_nowait()
                 queue.put_nowait(None)
             queue.put_nowait(happening)
-
-
-def _decode(raw: msgspec.Raw, kind: type[_T] | None) -> _T:
-    try:
-        return msgspec.msgpack.decode(raw, type=kind)
-    except msgspec.MsgspecError as error:
-        raise RuntimeFailed("hostd gave an answer that is not understood", detail=str(error)) from error
 
 
 def _fetch_listener(path: str, verb: OpenListener, timeout_s: float) -> socket.socket:

@@ -13,6 +13,7 @@ from skerry.control.agent import AgentClient, AgentLink
 from skerry.control.clock import Timer, WallTimer
 from skerry.control.ground import Ground
 from skerry.control.host import Listening
+from skerry.control.outbound import Outbound
 from skerry.control.store.records import Given, Quotas, SandboxRecord
 from skerry.errors import SandboxEnded, SkerryError
 from skerry.lifecycle.events import (
@@ -82,6 +83,13 @@ class Sandbox:
         self._labours: asyncio.Queue[Instruction] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         self.agent = AgentClient(self._link)
+        self.outbound = Outbound(
+            ground,
+            record.sandbox_id,
+            self.agent,
+            record.egress,
+            served=record.egress is not None and record.stage is Stage.RUNNING,
+        )
         self.ended: asyncio.Future[EndReason] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
         ground.tasks.start(self._live(), name=f"sandbox {record.sandbox_id}")
@@ -106,6 +114,7 @@ class Sandbox:
             stop_at_ms=self._life.stop_at_ms,
             end_reason=self._life.reason,
             exit_code=self._life.exit_code,
+            egress=self.outbound.intent,
         )
 
     @property
@@ -184,6 +193,7 @@ class Sandbox:
         await self._ground.store.claim(self.sandbox_id, given, quotas)
         # First the life: if it ended meanwhile, the record stays that of a pool member and is forgotten.
         self.tell(Claimed(session=given.session, stop_at_ms=given.stop_at_ms))
+        self.outbound.intent = given.egress
         self._record = msgspec.structs.replace(
             self._record,
             owner=given.owner,
@@ -269,7 +279,7 @@ class Sandbox:
             case Disconnect(reason):
                 self._part(reason)
             case FreeHost():
-                await self._free_host()
+                await self._free_all()
             case Retire():
                 await self._retire()
             case _:
@@ -306,6 +316,10 @@ class Sandbox:
             self._listening = None
         if reason is not None and not self.ended.done():
             self.ended.set_result(reason)
+
+    async def _free_all(self) -> None:
+        """Both at once: a gateway that does not answer must not hold up the end."""
+        await asyncio.gather(self.outbound.release(), self._free_host())
 
     async def _free_host(self) -> None:
         for attempt in range(1, FREE_ATTEMPTS + 1):

@@ -7,16 +7,17 @@ recovery finds the record.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from skerry.control.ground import Ground
 from skerry.control.sandbox import Sandbox
-from skerry.control.store.records import Given, Quotas, SandboxRecord
+from skerry.control.store.records import EgressIntent, Given, Quotas, SandboxRecord
 from skerry.errors import Conflict, ResourceExhausted, RuntimeFailed, SandboxEnded
 from skerry.lifecycle.events import EndAsked, Frozen, Stage
+from skerry.protocol.egress_verbs import Granted
 from skerry.spec.ids import OwnerId, TokenId
 from skerry.spec.sandbox import EndReason, Isolation
 
@@ -51,6 +52,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         stop_at_ms: Absolute end; or
         duration_s: end counted from when the client has it. Neither is given for a session.
         env: For the agent; it is stored nowhere else.
+        egress: What it may reach; None: it has no network of its own.
+        secret_values: By name, for the gateway; they are stored nowhere else.
     """
 
     owner: OwnerId
@@ -62,6 +65,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: int | None
     labels: dict[str, str]
     env: dict[str, str]
+    egress: EgressIntent | None = None
+    secret_values: Mapping[str, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"Order({self.owner!r}, …)"
 
     def end_ms(self, now_ms: int) -> int | None:
         """When the sandbox ends if its client has it now."""
@@ -70,11 +78,16 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class Making:
-    """One sandbox being made; the order is None for a pool member."""
+    """One sandbox being made; the order is None for a pool member.
+
+    Attributes:
+        granted: What the gateway said of it.
+    """
 
     sandbox: Sandbox
     ground: Ground
     order: Order | None
+    granted: Granted | None = None
 
 
 Step = Callable[[Making], Awaitable[None]]
@@ -113,10 +126,19 @@ async def wait_for_agent(making: Making) -> None:
     await making.sandbox.wait_connected(AGENT_TIMEOUT_S)
 
 
-async def set_environment(making: Making) -> None:
-    """Give the agent the client's variables, before the first process can start. Gone with the sandbox."""
-    if making.order is not None and making.order.env:
-        await making.sandbox.agent.env_update(set=dict[str | bytes, str | bytes](making.order.env.items()))
+async def grant_egress(making: Making) -> None:
+    """Have the gateway serve it by the rules in its record. Taken back by `FreeHost`."""
+    order = _order(making)
+    outbound = making.sandbox.outbound
+    if outbound.intent is not None:
+        making.granted = await outbound.grant(order.owner, order.secret_values)
+
+
+async def set_up_guest(making: Making) -> None:
+    """Before the first process can start: what it trusts, and the client's variables. Gone with the
+    sandbox.
+    """
+    await making.sandbox.outbound.set_up_guest(making.granted, _order(making).env)
 
 
 async def hand_over(making: Making) -> None:
@@ -159,6 +181,7 @@ async def claim(making: Making) -> None:
         stop_at_ms=order.end_ms(now_ms),
         labels=order.labels,
         created_at_ms=now_ms,
+        egress=order.egress,
     )
     try:
         await making.sandbox.claim(given, order.quotas)
@@ -174,8 +197,19 @@ async def thaw(making: Making) -> None:
     await making.ground.host.resume(making.sandbox.sandbox_id)
 
 
-COLD: tuple[Step, ...] = (open_link, start_on_host, wait_for_agent, set_environment, hand_over)
-WARM: tuple[Step, ...] = (thaw, set_environment)
+async def thaw_and_grant(making: Making) -> None:
+    """Both at once, since neither needs the other. Taken back as they are."""
+    if making.sandbox.outbound.intent is None:
+        await thaw(making)
+        return
+    outcomes = await asyncio.gather(thaw(making), grant_egress(making), return_exceptions=True)
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
+
+
+COLD: tuple[Step, ...] = (open_link, start_on_host, wait_for_agent, grant_egress, set_up_guest, hand_over)
+WARM: tuple[Step, ...] = (thaw_and_grant, set_up_guest)
 MEMBER: tuple[Step, ...] = (
     open_link,
     start_on_host,

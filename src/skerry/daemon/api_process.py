@@ -7,12 +7,13 @@ from skerry import __version__
 from skerry.api.app import build_app, start_server
 from skerry.cli.places import RuntimeDir
 from skerry.control.clock import SystemClock
+from skerry.control.egress_client import EgressdClient
 from skerry.control.host_client import HostdClient
 from skerry.control.store import opening
 from skerry.control.tasks import Tasks
 from skerry.daemon.data_dir import API_USER
 from skerry.daemon.lifeline import Ready
-from skerry.daemon.preload import preload, watch_late_imports
+from skerry.daemon.preload import API, preload, watch_late_imports
 from skerry.daemon.privileges import become, system_account
 from skerry.daemon.runtime_dir import read_settings
 from skerry.daemon.start import Inherited, run_daemon, run_loop, stop_asked
@@ -38,7 +39,7 @@ def _work(inherited: Inherited) -> None:
     settings = read_settings(place)
     _show_state(settings, place)
     database = place.state / "skerry.db"
-    preload()
+    preload(API)
     opening.preload(database)
     become(user)
     watch_late_imports()
@@ -59,7 +60,10 @@ async def _serve(inherited: Inherited, listener: socket.socket, settings: Settin
     clock = SystemClock()
     async with Tasks() as tasks:
         host = HostdClient(inherited.place.hostd_socket, tasks=tasks, clock=clock)
-        async with open_service(settings, host=host, database=database, clock=clock) as service:
+        egress = EgressdClient(inherited.place.egressd_socket, tasks=tasks, clock=clock)
+        async with open_service(
+            settings, host=host, egress=egress, database=database, clock=clock
+        ) as service:
             token = await _client_token(service, inherited.hello.client_token)
             app = build_app(service, host_names=settings.host_names)
             runner = await start_server(app, listener)

@@ -15,6 +15,7 @@ from skerry.errors import Conflict, HostUnusable
 from skerry.spec.ids import InstanceId, new_instance_id
 
 API_USER = "skerry"
+EGRESS_USER = "skerry-egress"
 
 
 def account(name: str) -> pwd.struct_passwd:
@@ -51,9 +52,10 @@ def _prepare(place: DataDir, who: Invoker) -> InstanceId:
     _make_parents(place.path, who)
     place.path.mkdir(mode=0o755, exist_ok=True)
     _own(place.path, allowed={0, who.uid}, uid=0, gid=0, mode=0o755)
-    api = account(API_USER)
+    api, egress = account(API_USER), account(EGRESS_USER)
     for path, uid, gid, mode in (
         (place.state, api.pw_uid, api.pw_gid, 0o700),
+        (place.egress, egress.pw_uid, egress.pw_gid, 0o700),
         (place.host, 0, 0, 0o700),
         (place.logs, 0, 0, 0o755),
     ):

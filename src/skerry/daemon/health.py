@@ -30,6 +30,12 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def address_of(listener: socket.socket) -> str:
+    """``address:port`` where it listens."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _reachable(listener: socket.socket) -> tuple[str, int]:
     """Address for clients on this machine."""
     host, port = listener.getsockname()[:2]

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 
 import msgspec
@@ -10,7 +9,7 @@ import msgspec
 from skerry import __version__
 from skerry.cli.places import RuntimeDir, read_instance
 from skerry.daemon import logs
-from skerry.daemon.data_dir import API_USER
+from skerry.daemon.data_dir import API_USER, EGRESS_USER
 from skerry.daemon.lifeline import Ready
 from skerry.daemon.privileges import system_account
 from skerry.daemon.runtime_dir import read_settings
@@ -21,6 +20,7 @@ from skerry.hostd.composition import Host, composed
 from skerry.hostd.drivers import gvisor_probe
 from skerry.hostd.places import Places
 from skerry.hostd.sys import mount_namespace
+from skerry.spec.ids import egress_group
 from skerry.spec.sandbox import DriverReport
 from skerry.spec.settings import Settings
 
@@ -42,29 +42,26 @@ def _work(inherited: Inherited) -> None:
 
 async def _serve(inherited: Inherited, places: Places, settings: Settings) -> None:
     asked = stop_asked(inherited.parent)
-    api = system_account(API_USER)
-    async with composed(places, settings) as host:
-        listener = server.bind(places.socket, group_id=api.gid)
+    api, egress_uid = system_account(API_USER), system_account(EGRESS_USER).uid
+    egress = server.EgressPeer(egress_uid, egress_group(places.instance), os.getppid())
+    async with composed(places, settings, egress_uid=egress_uid) as host:
+        listener = server.bind(places.socket, user_id=api.uid, group_id=egress.gid)
+        serving = server.HostServer(
+            listener,
+            service=host.service,
+            happenings=host.happenings,
+            allowed_uid=api.uid,
+            egress=egress,
+        )
         try:
-            await _answer(inherited, host, listener, allowed_uid=api.uid, asked=asked)
+            await _answer(inherited, host, serving, asked=asked)
         finally:
             places.socket.unlink(missing_ok=True)
 
 
 async def _answer(
-    inherited: Inherited,
-    host: Host,
-    listener: socket.socket,
-    *,
-    allowed_uid: int,
-    asked: "asyncio.Future[bool]",
+    inherited: Inherited, host: Host, serving: server.HostServer, *, asked: "asyncio.Future[bool]"
 ) -> None:
-    serving = server.HostServer(
-        listener,
-        service=host.service,
-        happenings=host.happenings,
-        allowed_uid=allowed_uid,
-    )
     async with asyncio.TaskGroup() as group:
         accepting = group.create_task(serving.serve())
         inherited.parent.say(Ready(__version__))

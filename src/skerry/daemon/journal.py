@@ -31,7 +31,7 @@ class Journal:
     """Owns the log files in the logs directory."""
 
     def __init__(self, logs: Path, show: Show | None) -> None:
-        self._files = {name: RotatingFile(logs / f"{name}.log") for name in ("up", "hostd", "api")}
+        self._files = {name: RotatingFile(logs / f"{name}.log") for name in ("up", "hostd", "egressd", "api")}
         self._show = show
 
     def relay(self, name: str, line: bytes) -> None:

@@ -49,15 +49,21 @@ class Running:
         """The process; stays valid after its end."""
         return identify(self._process.pid) or Identity(self._process.pid, 0)
 
-    async def ready(self, hello: lifeline.Hello, *, timeout_s: float) -> lifeline.Ready:
+    async def ready(
+        self, hello: lifeline.Hello, *, timeout_s: float, hand_back: Sequence[int] = ()
+    ) -> lifeline.Ready:
         """Tell it to work and wait until it serves.
 
+        Args:
+            hand_back: Descriptors that it gets, as `hello` announces.
         Raises:
             DaemonFailed: It said that it cannot, ended, or took too long; it has been killed.
         """
         self._parent.say(hello)
+        answer: lifeline.Ready | lifeline.Failed | None
         try:
             async with asyncio.timeout(timeout_s):
+                await self._parent.hand_back(hand_back)
                 answer = await self._parent.answer()
         except TimeoutError:
             answer = lifeline.Failed(f"it did not start within {timeout_s:g} s")
@@ -68,6 +74,14 @@ class Running:
             await asyncio.wait([self.exited], timeout=_EXIT_S)
         await self.kill()
         raise DaemonFailed(answer.message if answer else f"it ended ({describe_exit(self.exited.result())})")
+
+    def on_kept(self, callback: Callable[[lifeline.Kept, list[int]], None]) -> None:
+        """Call back with what it asks `up` to keep or to forget, to the last word before its end.
+
+        Args:
+            callback: Owns the descriptors that it gets.
+        """
+        self._parent.on_kept(callback)
 
     async def stop(self, *, keep: bool, timeout_s: float) -> bool:
         """Ask it to end and wait; kill it when it takes too long.

@@ -10,7 +10,7 @@ def configure(process: str) -> None:
     """Send structlog and the standard library's logging to standard error as JSON lines.
 
     Args:
-        process: Stands in every line: api, hostd.
+        process: Stands in every line: api, egressd, hostd.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -5,45 +5,78 @@ imported then.
 """
 
 import importlib
-import importlib.util
 import pkgutil
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import structlog
 
-_OWN = (
-    "skerry.api",
-    "skerry.control",
-    "skerry.daemon",
-    "skerry.lifecycle",
-    "skerry.protocol",
-    "skerry.service",
-    "skerry.spec",
-)
-
-_LATE_IN_LIBRARIES = (
+_LATE_IN_ALL = (
     # Packages that import parts of themselves inside functions.
-    "aiohttp",
     "asyncio",
     "concurrent.futures",
-    "email",
     "encodings",
-    "http",
     "importlib.metadata",
     "json",
     "logging",
     "msgspec",
-    "pybase64",
-    "sqlalchemy.engine",
-    "sqlalchemy.event",
-    "sqlalchemy.pool",
-    "sqlalchemy.sql",
-    "sqlite3",
     "structlog",
     "uvloop",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a daemon may need.
+
+    Attributes:
+        own: Packages of Skerry.
+        libraries: Packages that import parts of themselves inside functions.
+    """
+
+    own: tuple[str, ...]
+    libraries: tuple[str, ...]
+
+
+API = Needs(
+    own=(
+        "skerry.api",
+        "skerry.control",
+        "skerry.lifecycle",
+        "skerry.policy",
+        "skerry.protocol",
+        "skerry.service",
+        "skerry.spec",
+    ),
+    libraries=(
+        *_LATE_IN_ALL,
+        "aiohttp",
+        "email",
+        "http",
+        "idna",
+        "publicsuffixlist",
+        "pybase64",
+        "sqlalchemy.engine",
+        "sqlalchemy.event",
+        "sqlalchemy.pool",
+        "sqlalchemy.sql",
+        "sqlite3",
+    ),
+)
+
+EGRESSD = Needs(
+    own=("skerry.egress", "skerry.policy", "skerry.protocol", "skerry.spec"),
+    libraries=(
+        *_LATE_IN_ALL,
+        "ahocorasick_rs",
+        "cryptography",
+        "dns",
+        "idna",
+        "publicsuffixlist",
+    ),
 )
 
 _LATE_MODULES = (
@@ -52,6 +85,7 @@ _LATE_MODULES = (
     "linecache",
     "locale",
     "mimetypes",
+    "ssl",
     "stringprep",
     "traceback",
     "unicodedata",
@@ -61,35 +95,34 @@ _NOT_FOR_IMPORT = frozenset({"encodings.mbcs", "encodings.oem", "encodings.cp650
 """Windows only."""
 
 _PARTS_LEFT_OUT = frozenset({"__main__", "test", "tests", "pytest_plugin", "worker", "windows_events"})
+"""Of libraries."""
 
 
-def preload() -> None:
-    """Import every module of Skerry that api may reach, and what its libraries import late.
+def preload(needs: Needs) -> None:
+    """Import every module of Skerry that a daemon may reach, and what its libraries import late.
 
     A library module that cannot be imported here (another platform, a missing extra) never could be.
     """
-    for package in _OWN:
-        if importlib.util.find_spec(package) is not None:
-            for name in _modules_below(importlib.import_module(package)):
-                importlib.import_module(name)
-    for name in (*_LATE_MODULES, *_late_names()):
+    for package in needs.own:
+        for name in _modules_below(importlib.import_module(package)):
+            importlib.import_module(name)
+    for name in (*_LATE_MODULES, *_late_names(needs.libraries)):
         try:
             importlib.import_module(name)
         except (ImportError, AttributeError):
             continue
 
 
-def _late_names() -> Iterable[str]:
-    for package in _LATE_IN_LIBRARIES:
-        module = importlib.import_module(package)
-        yield from _modules_below(module)
+def _late_names(libraries: Iterable[str]) -> Iterable[str]:
+    for package in libraries:
+        for name in _modules_below(importlib.import_module(package)):
+            if name not in _NOT_FOR_IMPORT and not set(name.split(".")) & _PARTS_LEFT_OUT:
+                yield name
 
 
 def _modules_below(package: ModuleType) -> Iterable[str]:
     for found in pkgutil.walk_packages(getattr(package, "__path__", []), package.__name__ + "."):
-        parts = set(found.name.split("."))
-        if found.name not in _NOT_FOR_IMPORT and not parts & _PARTS_LEFT_OUT:
-            yield found.name
+        yield found.name
 
 
 class LateImports:

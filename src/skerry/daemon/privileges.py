@@ -49,10 +49,15 @@ def harden(*, keep_fds: Collection[int]) -> None:
     os.umask(0o077)
     os.chdir("/")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    raise_open_files()
+    credentials.set_dumpable(False)
+
+
+def raise_open_files() -> None:
+    """Allow this process as many open files as its hard limit lets it, within reason."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MAX_OPEN_FILES if most == resource.RLIM_INFINITY else min(_MAX_OPEN_FILES, most)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-    credentials.set_dumpable(False)
 
 
 def become(user: Account) -> None:

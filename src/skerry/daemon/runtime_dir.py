@@ -29,7 +29,8 @@ def prepare(instance: InstanceId, settings: Settings) -> RuntimeDir:
         found = path.lstat()
         if found.st_uid != 0 or not stat.S_ISDIR(found.st_mode):
             raise HostUnusable(f"{path} is not root's: remove it")
-    place.state.mkdir(mode=0o700, exist_ok=True)
+    for mount_point in (place.state, place.egress_state):
+        mount_point.mkdir(mode=0o700, exist_ok=True)
     write_json(place.instance, {"instance": instance})
     write_settings(place, settings)
     return place

@@ -16,7 +16,7 @@ from skerry.cli.settings_parsers import split_listen
 from skerry.daemon import data_dir
 from skerry.daemon import runtime_dir as runtime
 from skerry.daemon.data_dir import DataDirLock
-from skerry.daemon.health import bind
+from skerry.daemon.health import address_of, bind
 from skerry.errors import Conflict, HostUnusable
 from skerry.spec.ids import InstanceId
 from skerry.spec.settings import PoolSettings, Settings
@@ -79,7 +79,8 @@ def prepare(settings: Settings, who: Invoker) -> Site:
         listener = _bind(settings)
         undo.callback(listener.close)
         fresh = not runtime_dir(instance).path.exists()
-        made = runtime.prepare(instance, settings)
+        # With the port that was picked, since the gateway must know what no sandbox may reach.
+        made = runtime.prepare(instance, msgspec.structs.replace(settings, listen=address_of(listener)))
         undo.pop_all()
     return Site(instance, place, made, who, listener, lock, fresh)
 

@@ -1,4 +1,4 @@
-"""What `skerry up` does once everything is prepared: run hostd and api, and start again what died."""
+"""What `skerry up` does once everything is prepared: run the daemons, and start again what died."""
 
 import asyncio
 import os
@@ -14,6 +14,7 @@ from skerry.daemon import lifeline, runtime_dir
 from skerry.daemon.files import tail, write_file, write_json
 from skerry.daemon.health import probe_health, url_of
 from skerry.daemon.journal import Journal, readable
+from skerry.daemon.kept_files import KeptFiles
 from skerry.daemon.launch import PROGRAM, DaemonFailed, Running, describe_exit, launch
 from skerry.daemon.restarts import RestartPolicy
 from skerry.daemon.site import Site
@@ -21,7 +22,7 @@ from skerry.daemon.site import Site
 _READY_S = 60.0
 _HEALTH_S = 20.0
 _REVIVE_S = 20.0
-_STOP_S = {"api": 40.0, "hostd": 90.0}
+_STOP_S = {"api": 40.0, "egressd": 10.0, "hostd": 90.0}
 _LOG_TAIL_LINES = 15
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,256}", re.ASCII)
 
@@ -37,14 +38,17 @@ class _Slot:
 
 
 class Supervisor:
-    """Runs the two daemons until it is told to stop."""
+    """Runs the daemons until it is told to stop."""
 
     def __init__(self, site: Site, journal: Journal, *, program: Sequence[str] = PROGRAM) -> None:
         self._program = program
         self._site = site
         self._journal = journal
         self._hostd = _Slot("hostd", RestartPolicy())
+        self._egressd = _Slot("egressd", RestartPolicy())
         self._api = _Slot("api", RestartPolicy())
+        self._slots = (self._hostd, self._egressd, self._api)
+        self._kept = KeptFiles(lambda problem: journal.event("warning", problem))
         self._stop: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._served = False
 
@@ -54,12 +58,12 @@ class Supervisor:
             self._stop.set_result(keep)
 
     async def run(self, on_ready: Callable[[str], None]) -> bool:
-        """Start both, call back with the API's URL, keep them running, stop them when asked.
+        """Start them, call back with the API's URL, keep them running, stop them when asked.
 
         Returns:
             What was asked: whether sandboxes were kept.
         Raises:
-            DaemonFailed: One cannot start or keeps dying, or did not clean up. Both have been stopped, and
+            DaemonFailed: One cannot start or keeps dying, or did not clean up. All have been stopped, and
                 sandboxes kept.
         """
         try:
@@ -78,8 +82,8 @@ class Supervisor:
         return keep
 
     async def _revive(self) -> None:
-        """Have both run once more if they do not, so that sandboxes are ended and recorded in order."""
-        for slot in (self._hostd, self._api):
+        """Have all run once more if they do not, so that sandboxes are ended and recorded in order."""
+        for slot in self._slots:
             if slot.running is None or slot.running.exited.done():
                 try:
                     await self._start(slot, timeout_s=_REVIVE_S)
@@ -89,12 +93,12 @@ class Supervisor:
     async def _work(self, on_ready: Callable[[str], None]) -> None:
         async with asyncio.TaskGroup() as group:
             # At the same time: api loads its modules while hostd prepares storage, and connects when it can.
-            for slot in (self._hostd, self._api):
+            for slot in self._slots:
                 group.create_task(self._start(slot))
         self._served = True
         on_ready(url_of(self._site.listener))
         async with asyncio.TaskGroup() as group:
-            for slot in (self._hostd, self._api):
+            for slot in self._slots:
                 group.create_task(self._keep_running(slot))
 
     async def _keep_running(self, slot: _Slot) -> None:
@@ -123,7 +127,7 @@ class Supervisor:
             DaemonFailed: It does not.
         """
         site = self._site
-        is_api = slot.name == "api"
+        is_api = slot is self._api
         slot.version = ""
         slot.running = launch(
             slot.name,
@@ -133,9 +137,12 @@ class Supervisor:
             listener=site.listener if is_api else None,
         )
         self._record()
-        hello = lifeline.Hello(self._present_token() if is_api else None)
+        kept = self._kept.descriptors() if slot is self._egressd else []
+        hello = lifeline.Hello(self._present_token() if is_api else None, handed_back=len(kept))
         try:
-            ready = await slot.running.ready(hello, timeout_s=timeout_s)
+            ready = await slot.running.ready(hello, timeout_s=timeout_s, hand_back=kept)
+            if slot is self._egressd:
+                slot.running.on_kept(self._kept.take)
             if is_api:
                 await probe_health(site.listener, timeout_s=_HEALTH_S)
         except DaemonFailed as problem:
@@ -170,7 +177,7 @@ class Supervisor:
         me = identify(os.getpid())
         if me is not None:
             rows.append(Recorded("up", me, __version__))
-        for slot in (self._hostd, self._api):
+        for slot in self._slots:
             if slot.running is not None and not slot.running.exited.done():
                 rows.append(Recorded(slot.name, slot.running.identity, slot.version))
         runtime_dir.record(self._site.runtime, rows)
@@ -183,14 +190,16 @@ class Supervisor:
         return "\n  ".join([message, f"the last lines of {path}:", *lines]) if lines else message
 
     async def stop(self, *, keep: bool) -> None:
-        """Stop both daemons in order; unless `keep`, end all sandboxes and leave nothing on the host.
+        """Stop the daemons in order; unless `keep`, end all sandboxes and leave nothing on the host.
 
         Raises:
             DaemonFailed: hostd could not free everything; another `skerry down` goes on from there.
         """
         self._site.data.endpoint.unlink(missing_ok=True)
-        if self._api.running is not None:
-            await self._api.running.stop(keep=keep, timeout_s=_STOP_S["api"])
+        for slot in (self._api, self._egressd):
+            if slot.running is not None:
+                await slot.running.stop(keep=keep, timeout_s=_STOP_S[slot.name])
+        self._kept.close()
         if not keep and (self._hostd.running is None or self._hostd.running.exited.done()):
             await self._start(self._hostd)
         clean = True

@@ -76,7 +76,10 @@ def _serve(ours: "Site", on_ready: Callable[[str], None], *, show: bool) -> int:
 
     from skerry.daemon import runtime_dir
     from skerry.daemon.journal import Journal
+    from skerry.daemon.privileges import raise_open_files
     from skerry.daemon.supervisor import Supervisor, stop_on_signals
+
+    raise_open_files()  # `up` keeps one for each sandbox
 
     async def run() -> None:
         journal = Journal(ours.data.logs, _show_log_line if show else None)

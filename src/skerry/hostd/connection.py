@@ -1,14 +1,16 @@
 """One connection to hostd."""
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import Collection
 from typing import assert_never
 
 import msgspec
 import structlog
 
 from skerry import errors
-from skerry.errors import InvalidRequest, ResourceExhausted, SkerryError
+from skerry.errors import Forbidden, InvalidRequest, ResourceExhausted, SkerryError
 from skerry.hostd.background import Background
 from skerry.hostd.happenings import Happenings
 from skerry.hostd.service import HostService
@@ -22,6 +24,7 @@ from skerry.protocol.host_verbs import (
     Failure,
     FrameReader,
     Inspect,
+    OpenGateway,
     OpenListener,
     Pause,
     Reply,
@@ -65,12 +68,22 @@ class Connection:
 
     A plain non-blocking socket is used, since stream transports cannot send descriptors. Descriptors that the
     peer sends are dropped by the kernel, because they are never received (unix(7)).
+
+    Args:
+        verbs: What the peer may ask for.
     """
 
     def __init__(
-        self, sock: socket.socket, service: HostService, happenings: Happenings, background: Background
+        self,
+        sock: socket.socket,
+        service: HostService,
+        happenings: Happenings,
+        background: Background,
+        *,
+        verbs: Collection[type[Verb]],
     ) -> None:
         self._sock = sock
+        self._verbs = verbs
         self._service = service
         self._happenings = happenings
         self._background = background
@@ -126,23 +139,37 @@ class Connection:
             self._slots.release()
 
     async def _answer(self, body: bytes) -> None:
-        call_id, descriptors = 0, []
-        try:
-            call = _decode(body)
-            call_id = call.id
-            if isinstance(call.verb, OpenListener):
-                descriptors = [self._service.listener(call.verb.sandbox_id).fileno()]
-            value = await self._carry_out(call.verb)
-            data = _framed(Reply(call_id, msgspec.Raw(_encode(value))))
-        except SkerryError as error:
-            call_id = error.call_id if isinstance(error, _NotUnderstood) else call_id
-            data = _framed(Reply(call_id, failure=_failure(error)))
-        except Exception as error:
-            _log.error("verb_failed", error=repr(error), exc_info=True)
-            data = _framed(
-                Reply(call_id, failure=_failure(errors.RuntimeFailed("hostd failed; see its log")))
-            )
-        await self._send(data, descriptors)
+        call_id = 0
+        with contextlib.ExitStack() as descriptors:
+            sent: list[socket.socket] = []
+            try:
+                call = _decode(body)
+                call_id = call.id
+                if type(call.verb) not in self._verbs:
+                    raise Forbidden(f"this user may not ask for {type(call.verb).__name__}")
+                # Duplicates, since the sandbox may end before they are sent.
+                sent = [descriptors.enter_context(one.dup()) for one in await self._sockets(call.verb)]
+                value = await self._carry_out(call.verb)
+                data = _framed(Reply(call_id, msgspec.Raw(_encode(value))))
+            except SkerryError as error:
+                call_id = error.call_id if isinstance(error, _NotUnderstood) else call_id
+                sent, data = [], _framed(Reply(call_id, failure=_failure(error)))
+            except Exception as error:
+                _log.error("verb_failed", error=repr(error), exc_info=True)
+                failure = _failure(errors.RuntimeFailed("hostd failed; see its log"))
+                sent, data = [], _framed(Reply(call_id, failure=failure))
+            await self._send(data, [one.fileno() for one in sent])
+
+    async def _sockets(self, verb: Verb) -> tuple[socket.socket, ...]:
+        """What goes with the answer."""
+        match verb:
+            case OpenListener(sandbox_id):
+                return (self._service.listener(sandbox_id),)
+            case OpenGateway(sandbox_id):
+                sockets = await self._service.gateway(sandbox_id)
+                return sockets.tcp, sockets.udp
+            case _:
+                return ()
 
     async def _carry_out(self, verb: Verb) -> object:
         match verb:
@@ -162,8 +189,8 @@ class Connection:
                 await self._service.resume(sandbox_id)
             case Watch():
                 self._watch()
-            case OpenListener():
-                pass  # its answer is the descriptor
+            case OpenListener() | OpenGateway():
+                pass  # their answers are descriptors
             case _:
                 assert_never(verb)
         return None

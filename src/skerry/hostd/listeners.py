@@ -78,8 +78,8 @@ class AgentListeners:
             shutil.rmtree(self._directory / sandbox_id)
 
     def sweep(self, used: Container[SandboxId]) -> None:
-        """Remove what was left on disk: for sandboxes that do not exist, and sockets that a killed hostd had not
-        moved to their place yet.
+        """Remove what was left on disk: for sandboxes that do not exist, and sockets that a killed hostd had
+        not moved to their place yet.
         """
         for name in os.listdir(self._directory):
             if is_sandbox_id(name) and name not in used:

@@ -91,6 +91,11 @@ class Places:
         return self.path / "netns"
 
     @property
+    def gateway(self) -> Path:
+        """The file that holds the gateway's network namespace."""
+        return self.path / "gateway"
+
+    @property
     def runsc(self) -> Path:
         """runsc's own state."""
         return self.path / "runsc"
@@ -139,12 +144,13 @@ class Places:
             unmount(
                 point.path, lazily=True
             )  # an empty network namespace that runsc keeps for its file servers
-        for path in self._own:
+        for path in (*self._own, self.gateway):
             if left := mounts_below(path):
                 raise HostUnusable(f"{left[0].path} is still mounted")
         for path in (self.runsc, self.guest_agents):
             shutil.rmtree(path, ignore_errors=True)
-        self.socket.unlink(missing_ok=True)
+        for file in (self.socket, self.gateway):
+            file.unlink(missing_ok=True)
         mount_points = list(self.mounts.iterdir()) if self.mounts.exists() else []
         for path in (*mount_points, self.agents, self.sandboxes, self.networks, self.mounts):
             try:

@@ -1,12 +1,15 @@
 """hostd's socket: frames in, verbs out, answers and events back. What comes from it is hostile, though only
-api's user may connect.
+the users of api and egressd may connect.
 """
 
 import asyncio
 import os
 import socket
 import struct
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, get_args
 
 import structlog
 
@@ -14,18 +17,52 @@ from skerry.hostd.background import Background
 from skerry.hostd.connection import Connection
 from skerry.hostd.happenings import Happenings
 from skerry.hostd.service import HostService
+from skerry.hostd.sys.processes import parent_of
+from skerry.protocol.host_verbs import OpenGateway, Verb
 
 MAX_CONNECTIONS = 32
+"""Of api."""
+
+MAX_EGRESS_CONNECTIONS = 256
+"""Of egressd, which makes one for each sandbox."""
+
+API_VERBS: Final[frozenset[type[Verb]]] = frozenset(get_args(Verb)) - {OpenGateway}
+EGRESS_VERBS: Final[frozenset[type[Verb]]] = frozenset({OpenGateway})
 
 _BACKLOG = 16
-_UCRED = struct.Struct("iII")  # unix(7), SO_PEERCRED
+_UCRED = struct.Struct("=iII")  # unix(7), SO_PEERCRED
 _ACCEPT_PAUSE_S = 0.5
 
 _log = structlog.get_logger("skerry.hostd.server")
 
 
-def bind(path: Path, *, group_id: int) -> socket.socket:
-    """Make the listening socket, in place of an old one; only root and one group may connect.
+@dataclass(frozen=True, slots=True)
+class EgressPeer:
+    """How egressd's broker is known.
+
+    Attributes:
+        uid: Its user, shared by the gateways of all instances of this host.
+        gid: Its primary group, which is this instance's own (`skerry.spec.ids.egress_group`).
+        parent: The process that has started it, and hostd. Its workers, which talk to hostile sandboxes, have
+            the same user and group, but not this parent.
+    """
+
+    uid: int
+    gid: int
+    parent: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    """Who connected, as the kernel knows it."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def bind(path: Path, *, user_id: int, group_id: int) -> socket.socket:
+    """Make the listening socket, in place of an old one; only root, one user and one group may connect.
 
     Raises:
         OSError: The path cannot be used.
@@ -39,7 +76,7 @@ def bind(path: Path, *, group_id: int) -> socket.socket:
             listener.bind(str(unfinished))
         finally:
             os.umask(previous)
-        os.chown(unfinished, 0, group_id)
+        os.chown(unfinished, user_id, group_id)
         unfinished.chmod(0o660)
         listener.listen(_BACKLOG)
         listener.setblocking(False)
@@ -51,11 +88,12 @@ def bind(path: Path, *, group_id: int) -> socket.socket:
 
 
 class HostServer:
-    """Accepts connections of one user.
+    """Accepts connections of api and of egressd's broker; nobody else's, not even root's.
 
     Args:
         listener: Made by `bind`; owned from now on.
-        allowed_uid: Whose connections are served; nobody else's, not even root's.
+        allowed_uid: Api's user.
+        egress: None: there is no egressd.
     """
 
     def __init__(
@@ -65,12 +103,14 @@ class HostServer:
         service: HostService,
         happenings: Happenings,
         allowed_uid: int,
+        egress: EgressPeer | None = None,
     ) -> None:
         self._listener = listener
         self._service = service
         self._happenings = happenings
         self._allowed_uid = allowed_uid
-        self._connections = 0
+        self._egress = egress
+        self._connections: Counter[frozenset[type[Verb]]] = Counter()
 
     async def serve(self) -> None:
         """Accept until cancelled; then all connections have ended, and starts under way are undone."""
@@ -87,23 +127,36 @@ class HostServer:
                     self._admit(sock, connections)
 
     def _admit(self, sock: socket.socket, connections: Background) -> None:
-        uid = peer_uid(sock)
-        if uid != self._allowed_uid or self._connections >= MAX_CONNECTIONS:
-            _log.warning("connection_refused", uid=uid, connections=self._connections)
+        peer = _peer(sock)
+        verbs = self._verbs(peer)
+        most = MAX_EGRESS_CONNECTIONS if verbs == EGRESS_VERBS else MAX_CONNECTIONS
+        if not verbs or self._connections[verbs] >= most:
+            _log.warning(
+                "connection_refused", uid=peer.uid, pid=peer.pid, connections=self._connections[verbs]
+            )
             sock.close()
             return
         sock.setblocking(False)
-        self._connections += 1
-        connections.start(self._serve(sock, connections), name="connection")
+        self._connections[verbs] += 1
+        connections.start(self._serve(sock, connections, verbs), name="connection")
 
-    async def _serve(self, sock: socket.socket, connections: Background) -> None:
+    def _verbs(self, peer: _Peer) -> frozenset[type[Verb]]:
+        """What a peer may ask for."""
+        if peer.uid == self._allowed_uid:
+            return API_VERBS
+        egress = self._egress
+        if egress is None or (peer.uid, peer.gid) != (egress.uid, egress.gid):
+            return frozenset()
+        return EGRESS_VERBS if parent_of(peer.pid) == egress.parent else frozenset()
+
+    async def _serve(
+        self, sock: socket.socket, connections: Background, verbs: frozenset[type[Verb]]
+    ) -> None:
         try:
-            await Connection(sock, self._service, self._happenings, connections).serve()
+            await Connection(sock, self._service, self._happenings, connections, verbs=verbs).serve()
         finally:
-            self._connections -= 1
+            self._connections[verbs] -= 1
 
 
-def peer_uid(sock: socket.socket) -> int:
-    """Who connected, as the kernel knows it."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return int(_UCRED.unpack(credentials)[1])
+def _peer(sock: socket.socket) -> _Peer:
+    return _Peer(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))

@@ -16,6 +16,8 @@ from skerry.hostd.background import Background
 from skerry.hostd.drivers.base import Driver, Pausing
 from skerry.hostd.keyed_locks import KeyedLocks
 from skerry.hostd.listeners import AgentListeners
+from skerry.hostd.network.gateway import GatewaySockets
+from skerry.hostd.network.sandbox_networks import SandboxNetworks
 from skerry.hostd.trial import Trials
 from skerry.protocol.host_verbs import HostDescription
 from skerry.spec.ids import SandboxId
@@ -41,6 +43,7 @@ class HostService:
         drivers: At most one of each isolation.
         unusable: Reports of drivers that could not even be made here.
         images: Root images by name, with their digests.
+        networks: Networks of sandboxes; None when the host has no driver that gives them any.
         trials: Runs a sandbox for real before a driver is called usable; None believes the drivers.
     """
 
@@ -52,6 +55,7 @@ class HostService:
         images: Mapping[str, str],
         listeners: AgentListeners,
         background: Background,
+        networks: SandboxNetworks | None = None,
         trials: Trials | None = None,
     ) -> None:
         self._drivers = {driver.isolation: driver for driver in drivers}
@@ -59,6 +63,7 @@ class HostService:
         self._images = dict(images)
         self._listeners = listeners
         self._background = background
+        self._networks = networks
         self._trials = trials
         self._locks = KeyedLocks()
         self._describing = asyncio.Lock()
@@ -160,6 +165,16 @@ class HostService:
         """
         validation.checked_id(sandbox_id)
         return self._listeners.listener(sandbox_id, self._owners)
+
+    async def gateway(self, sandbox_id: SandboxId) -> GatewaySockets:
+        """See `skerry.protocol.host_verbs.OpenGateway`. The sockets stay the service's; the caller takes
+        duplicates at once.
+        """
+        self._owner(sandbox_id)
+        if self._networks is None:
+            raise NotFound("sandboxes of this host have no network")
+        async with _deadline("opening the gateway", SHORT_S):
+            return await self._networks.sockets(sandbox_id)
 
     async def destroy_all(self) -> None:
         """End every sandbox, and remove the listeners of those that never were.

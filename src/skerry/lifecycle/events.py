@@ -164,7 +164,7 @@ class Disconnect(msgspec.Struct, frozen=True):
 
 
 class FreeHost(msgspec.Struct, frozen=True):
-    """Have the host free all that the sandbox holds, then report `Freed`."""
+    """Have the host and the outbound gateway free all that the sandbox holds, then report `Freed`."""
 
 
 class Retire(msgspec.Struct, frozen=True):

@@ -36,14 +36,6 @@ class _Mount(msgspec.Struct, frozen=True):
     path: str
 
 
-class _Secret(msgspec.Struct, frozen=True):
-    hosts: list[str]
-    value: str
-
-    def __repr__(self) -> str:
-        return "_Secret(…)"
-
-
 class SandboxConfig(msgspec.Struct, frozen=True):
     """The header as it was sent; members that are absent or null have their default.
 
@@ -53,6 +45,7 @@ class SandboxConfig(msgspec.Struct, frozen=True):
         timeout: ``session``, ``<n>s`` or ``<n>m`` as typed (the other SDK passes it on).
         volumes: An array of volume and path, or an object path → volume.
         allow_net: Absent is not the same as empty.
+        secrets: By name, as they were sent; `skerry.policy.deno_fields` knows their members.
     """
 
     memory_mb: int | None = None
@@ -62,7 +55,7 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     root: _Root | None = None
     volumes: list[_Mount] | dict[str, str] | None = None
     allow_net: list[str] | None = None
-    secrets: dict[str, _Secret] | None = None
+    secrets: dict[str, dict[str, Any]] | None = None
     env: dict[str, str] | None = None
     ssh: bool | None = None
     port: int | None = None
@@ -154,18 +147,3 @@ def _location(error: msgspec.ValidationError) -> str:
     """What msgspec says is wrong and where: types and member names only, never a value."""
     text = str(error)
     return text.replace("`$.", "`").replace("`$`", "the object")
-
-
-def secret_names(config: SandboxConfig) -> tuple[str, ...]:
-    """Names of the secrets.
-
-    Raises:
-        InvalidRequest: One of them may be sent nowhere.
-    """
-    secrets: dict[str, Any] = config.secrets or {}
-    for name, secret in secrets.items():
-        if not secret.hosts:
-            raise invalid_config(
-                f"secrets.{name}.hosts: name at least one host that the secret may be sent to"
-            )
-    return tuple(secrets)

@@ -149,8 +149,9 @@ class Event(msgspec.Struct, frozen=True, tag=True):
 _encoder = msgspec.msgpack.Encoder()
 
 
-def frame(message: Call | Reply | Event) -> bytes:
-    """Encode one message with its length in front.
+def frame(message: msgspec.Struct) -> bytes:
+    """Encode one message (`Call`, `Reply`, `Event`, or what `skerry.protocol.egress_verbs` has) with its
+    length in front.
 
     Raises:
         ValueError: It would exceed `MAX_FRAME_BYTES`.

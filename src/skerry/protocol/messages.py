@@ -221,6 +221,14 @@ class StatParams(Struct, frozen=True, omit_defaults=True):
     follow: bool = True
 
 
+class TrustInstallParams(Struct, frozen=True, omit_defaults=True):
+    """``trust.install``; certificates in PEM, and the variables that the guest's files are to name."""
+
+    certificate_pem: str
+    extra_roots_pem: str
+    env: dict[GuestText, GuestText] = {}
+
+
 # --- results --------------------------------------------------------------------------------------
 
 
@@ -363,6 +371,12 @@ class Reclaimed(Struct, frozen=True, kw_only=True):
 
     pid: U32 | None = None
     rss_bytes: U64
+
+
+class TrustInstalled(Struct, frozen=True):
+    """``system``: the image has a list of authorities, to which those were added."""
+
+    system: bool
 
 
 # --- codec ----------------------------------------------------------------------------------------

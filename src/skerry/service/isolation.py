@@ -3,7 +3,7 @@
 from skerry.control.steps import Shape
 from skerry.errors import HostUnusable
 from skerry.protocol.host_verbs import HostDescription
-from skerry.spec.sandbox import DriverReport, Isolation
+from skerry.spec.sandbox import Capability, DriverReport, Isolation
 from skerry.spec.settings import Settings
 
 AUTO = "auto"
@@ -31,6 +31,12 @@ def choose_isolation(settings: Settings, host: HostDescription) -> Isolation:
     if not report.usable:
         raise HostUnusable(f"isolation {wanted.value} cannot be used here: {_told(report)}")
     return wanted
+
+
+def capabilities_of(shape: Shape, host: HostDescription) -> frozenset[Capability]:
+    """What a sandbox of this shape can do on this host."""
+    found = next((one for one in host.drivers if one.isolation is shape.isolation), None)
+    return found.capabilities if found is not None else frozenset()
 
 
 def _best(reports: dict[Isolation, DriverReport]) -> Isolation:

@@ -1,8 +1,13 @@
 """What can be asked of Skerry and what it answers, free of any wire protocol."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
 from skerry.control.pool import PoolView
+from skerry.policy.document import AllowRule, PolicyDocument
+from skerry.protocol.egress_verbs import EgressDescription
 from skerry.protocol.host_verbs import HostDescription
 from skerry.spec.ids import OwnerId, SandboxId, TokenId
 from skerry.spec.sandbox import EndReason, Isolation
@@ -16,12 +21,14 @@ class Principal(msgspec.Struct, frozen=True):
         scopes: ``sandbox`` (make and use sandboxes), ``admin`` (tokens, status, every owner's listing by an
             explicit flag).
         max_running: The token's own quota of sandboxes at once; None: only the server's limits.
+        policy: Name of the policy of its sandboxes whose label names none; None: the server's default.
     """
 
     token_id: TokenId
     owner: OwnerId
     scopes: frozenset[str]
     max_running: int | None = None
+    policy: str | None = None
 
 
 class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,8 +43,8 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
         env: Set before the first process starts.
         root: Volume or snapshot to boot from; None for the default image.
         volumes: Mount path → volume.
-        allow_net: None: absent; the sandbox has no network but loopback in any case.
-        secrets: Names only are looked at; any secret is refused as not supported.
+        allow_net: What it may reach; None: absent, the public internet.
+        secrets: By name of the variable, as they were sent, values included.
         region: None: the server's.
     """
 
@@ -50,12 +57,19 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
     root: str | None = None
     volumes: dict[str, str] = {}
     allow_net: list[str] | None = None
-    secret_names: tuple[str, ...] = ()
+    secrets: Mapping[str, Mapping[str, Any]] = {}
     region: str | None = None
+
+    def __repr__(self) -> str:
+        return "CreateRequest(…)"
 
 
 class SandboxView(msgspec.Struct, frozen=True, kw_only=True):
-    """One sandbox in a listing. Times are milliseconds since 1970."""
+    """One sandbox in a listing. Times are milliseconds since 1970.
+
+    Attributes:
+        policy: Name of the policy that it goes by; None: by none but its own rules and the operator's.
+    """
 
     sandbox_id: SandboxId
     owner: OwnerId
@@ -71,6 +85,7 @@ class SandboxView(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int
     end_reason: EndReason | None
     exit_code: int | None
+    policy: str | None = None
 
 
 class TokenView(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +99,32 @@ class TokenView(msgspec.Struct, frozen=True, kw_only=True):
     expires_at_ms: int | None
     revoked_at_ms: int | None
     max_running: int | None
+    policy: str | None = None
+
+
+class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A named policy; ``owner`` is None for one that every owner's sandboxes may choose."""
+
+    name: str
+    owner: OwnerId | None
+    shared: bool
+    version: int
+    updated_at_ms: int
+    document: PolicyDocument
+
+
+class PolicySet(msgspec.Struct, frozen=True):
+    """A policy after it was set, and how many running sandboxes go by it."""
+
+    policy: PolicyView
+    sandboxes: int
+
+
+class Allowed(msgspec.Struct, frozen=True):
+    """A rule that was added to a sandbox's own, and the version of its policy that has it."""
+
+    version: int
+    rule: AllowRule
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +134,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         isolation: What a new sandbox gets; None when there is nothing that could isolate it.
         problem: Why not, and what to do.
         running: Sandboxes that clients have now.
+        egress: The outbound gateway, with the worker of each sandbox; None when it does not answer.
+        egress_problem: Why it does not answer, or why nothing gets out.
     """
 
     version: str
@@ -102,3 +145,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     pool: PoolView
     host: HostDescription
+    egress: EgressDescription | None
+    egress_problem: str | None

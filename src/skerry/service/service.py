@@ -4,32 +4,39 @@ words.
 
 import builtins
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 from skerry import __version__
 from skerry.control.agent import AgentClient
 from skerry.control.clock import Clock
 from skerry.control.control import Control
+from skerry.control.egress import Egress
 from skerry.control.ground import Ground
 from skerry.control.host import Host
-from skerry.control.sandbox import Sandbox
 from skerry.control.steps import Order, Shape
 from skerry.control.store.database import Database
+from skerry.control.store.policies import PolicyStore
 from skerry.control.store.records import Quotas, SandboxRecord
 from skerry.control.store.sandboxes import SandboxStore
 from skerry.control.store.tokens import TokenStore
 from skerry.control.tasks import Tasks
-from skerry.errors import HostUnusable, NotFound, SandboxEnded
+from skerry.errors import HostUnusable, SkerryError
 from skerry.lifecycle.events import Stage
+from skerry.policy.deno_fields import SandboxFields
+from skerry.protocol.egress_verbs import EgressDescription
 from skerry.protocol.host_verbs import HostDescription
 from skerry.service.attachment import Attachment
-from skerry.service.isolation import default_shape
+from skerry.service.egress_wish import egress_wish
+from skerry.service.isolation import capabilities_of, default_shape
+from skerry.service.lookup import Lookup
+from skerry.service.outbound import Outbound
+from skerry.service.policies import LABEL, Policies
 from skerry.service.requests import CreateRequest, Principal, SandboxView, Status, TokenView
 from skerry.service.tokens import ADMIN, SANDBOX, Tokens, require
 from skerry.service.validation import Bounds, check_create, check_end
-from skerry.spec.ids import OwnerId, SandboxId, TokenId, is_sandbox_id
+from skerry.spec.ids import OwnerId, TokenId
 from skerry.spec.sandbox import EndReason
 from skerry.spec.settings import Settings
 
@@ -43,16 +50,32 @@ class Service:
     """Every request of every adapter ends here. Make it with `open_service`.
 
     Every look-up is by owner: a sandbox of another owner looks exactly like one that never was.
+
+    Attributes:
+        policies: Named policies.
+        outbound: What sandboxes may reach, did reach, and their secrets.
     """
 
     def __init__(
-        self, settings: Settings, control: Control, store: SandboxStore, tokens: Tokens, clock: Clock
+        self,
+        settings: Settings,
+        control: Control,
+        *,
+        egress: Egress,
+        store: SandboxStore,
+        policies: PolicyStore,
+        tokens: Tokens,
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._control = control
         self._store = store
+        self._egress = egress
         self._tokens = tokens
         self._clock = clock
+        self._lookup = Lookup(control, store)
+        self.policies = Policies(policies, control, clock, default=settings.egress.default_policy)
+        self.outbound = Outbound(self._lookup, egress)
 
     async def authenticate(self, bearer: str | None) -> Principal:
         """Say whose token this is.
@@ -61,6 +84,17 @@ class Service:
             Unauthenticated: Code ``NOT_AUTHENTICATED`` (none), ``TOKEN_EXPIRED`` or ``INVALID_TOKEN``.
         """
         return await self._tokens.authenticate(bearer)
+
+    def in_use(self, who: Principal, end: Callable[[], None]) -> AbstractContextManager[None]:
+        """A connection goes on by a token as long as the context lasts.
+
+        Args:
+            end: Called when the token is revoked; must not wait.
+
+        Raises:
+            Unauthenticated: It was revoked since the request was let in.
+        """
+        return self._tokens.in_use(who.token_id, end)
 
     async def create(self, who: Principal, request: CreateRequest) -> Attachment:
         """Make a sandbox and attach its first client, the primary. When this returns, the sandbox serves.
@@ -72,8 +106,8 @@ class Service:
             SkerryError: It could not be started; nothing is left.
         """
         require(who, SANDBOX)
-        check_create(request, self._bounds())
-        sandbox = await self._control.create(self._order(who, request))
+        fields = check_create(request, self._bounds())
+        sandbox = await self._control.create(await self._order(who, request, fields))
         return Attachment(sandbox, primary=True)
 
     async def connect(self, who: Principal, sandbox_id: str) -> Attachment:
@@ -88,7 +122,7 @@ class Service:
             GuestUnreachable: Its agent does not dial.
         """
         require(who, SANDBOX)
-        sandbox = await self._running(who, sandbox_id)
+        sandbox = await self._lookup.running(who, sandbox_id)
         await sandbox.wait_connected(CONNECT_TIMEOUT_S)
         return Attachment(sandbox, primary=sandbox.try_become_primary(who.token_id))
 
@@ -100,9 +134,9 @@ class Service:
             TimedOut: The host is slow or away; the end is recorded and will be completed.
         """
         require(who, SANDBOX)
-        sandbox = self._found(who, sandbox_id)
+        sandbox = self._lookup.live(who, sandbox_id)
         if sandbox is None:
-            await self._stopped_record(who, sandbox_id)
+            await self._lookup.record(who, sandbox_id)
             return
         await self._control.end(sandbox, EndReason.KILLED)
 
@@ -118,7 +152,7 @@ class Service:
             NotFound, SandboxEnded: As `connect`.
         """
         require(who, SANDBOX)
-        sandbox = await self._running(who, sandbox_id)
+        sandbox = await self._lookup.running(who, sandbox_id)
         return await sandbox.extend(check_end(stop_at_ms, self._bounds()))
 
     async def list(
@@ -144,8 +178,7 @@ class Service:
             NotFound: Code ``SANDBOX_NOT_FOUND``.
         """
         require(who, SANDBOX)
-        sandbox = self._found(who, sandbox_id)
-        return _view(sandbox.record if sandbox is not None else await self._stopped_record(who, sandbox_id))
+        return _view(await self._lookup.record(who, sandbox_id))
 
     async def agent(self, who: Principal, sandbox_id: str) -> AgentClient:
         """The agent of a running sandbox, for something short that is no client's connection.
@@ -154,7 +187,7 @@ class Service:
             NotFound, SandboxEnded, GuestUnreachable: As `connect`.
         """
         require(who, SANDBOX)
-        sandbox = await self._running(who, sandbox_id)
+        sandbox = await self._lookup.running(who, sandbox_id)
         await sandbox.wait_connected(CONNECT_TIMEOUT_S)
         return sandbox.agent
 
@@ -167,16 +200,28 @@ class Service:
         scopes: tuple[str, ...] = (SANDBOX,),
         expires_in_s: int | None = None,
         max_running: int | None = None,
+        policy: str | None = None,
     ) -> tuple[TokenView, str]:
         """Make a token, for the caller's owner or another; its value is returned here and never again.
+
+        Args:
+            policy: What its sandboxes go by whose label names no policy.
 
         Raises:
             Forbidden: The caller lacks the scope ``admin``.
             InvalidRequest: Something about it is not allowed; the message lists what.
         """
         require(who, ADMIN)
+        if policy is not None:
+            await self.policies.check_of_token(OwnerId(owner) if owner else who.owner, policy)
         return await self._tokens.create(
-            who, name=name, owner=owner, scopes=scopes, expires_in_s=expires_in_s, max_running=max_running
+            who,
+            name=name,
+            owner=owner,
+            scopes=scopes,
+            expires_in_s=expires_in_s,
+            max_running=max_running,
+            policy=policy,
         )
 
     async def list_tokens(self, who: Principal) -> builtins.list[TokenView]:
@@ -189,7 +234,8 @@ class Service:
         return await self._tokens.list()
 
     async def revoke_token(self, who: Principal, token_id: str) -> None:
-        """Make a token worthless from now on; what was made with it goes on.
+        """Make a token worthless from now on and close its connections. Sandboxes made with it go on, but for
+        sessions, which end with their connection.
 
         Raises:
             Forbidden: The caller lacks the scope ``admin``.
@@ -217,6 +263,7 @@ class Service:
             isolation = default_shape(self._settings, host).isolation
         except HostUnusable as error:
             problem = error.message
+        egress, egress_problem = await self._describe_egress()
         return Status(
             version=__version__,
             isolation=isolation,
@@ -225,6 +272,8 @@ class Service:
             running=self._control.running(),
             pool=self._control.pool_view(),
             host=host,
+            egress=egress,
+            egress_problem=egress_problem,
         )
 
     async def end_all(self) -> None:
@@ -235,14 +284,28 @@ class Service:
         """
         await self._control.end_all(EndReason.SERVER_STOPPED)
 
+    async def _describe_egress(self) -> tuple[EgressDescription | None, str | None]:
+        try:
+            found = await self._egress.describe()
+        except SkerryError as error:
+            return None, error.message
+        return found, "; ".join(found.problems) or None
+
     def _bounds(self) -> Bounds:
         return Bounds(self._settings, self._control.description.memory_mib, self._clock.now_ms())
 
-    def _order(self, who: Principal, request: CreateRequest) -> Order:
+    async def _order(self, who: Principal, request: CreateRequest, fields: SandboxFields) -> Order:
         shape = default_shape(self._settings, self._control.description)
         if request.memory_mib is not None and request.memory_mib != shape.memory_mib:
             shape = shape.with_memory(request.memory_mib)
         limits = self._settings.sandbox
+        policy = await self.policies.chosen(who, request.labels.get(LABEL))
+        wish = egress_wish(
+            fields,
+            policy,
+            isolation=shape.isolation,
+            capabilities=capabilities_of(shape, self._control.description),
+        )
         return Order(
             owner=who.owner,
             token_id=who.token_id,
@@ -255,24 +318,9 @@ class Service:
             duration_s=request.duration_s,
             labels=request.labels,
             env=request.env,
+            egress=wish.intent,
+            secret_values=wish.values,
         )
-
-    def _found(self, who: Principal, sandbox_id: str) -> Sandbox | None:
-        sandbox = self._control.find(SandboxId(sandbox_id))
-        return sandbox if sandbox is not None and sandbox.record.owner == who.owner else None
-
-    async def _running(self, who: Principal, sandbox_id: str) -> Sandbox:
-        sandbox = self._found(who, sandbox_id)
-        if sandbox is not None and sandbox.life.reason is None:
-            return sandbox
-        record = sandbox.record if sandbox is not None else await self._stopped_record(who, sandbox_id)
-        raise SandboxEnded(record.end_reason or EndReason.CRASHED)
-
-    async def _stopped_record(self, who: Principal, sandbox_id: str) -> SandboxRecord:
-        record = await self._store.get(SandboxId(sandbox_id)) if is_sandbox_id(sandbox_id) else None
-        if record is None or record.owner != who.owner or record.stage is Stage.STARTING:
-            raise NotFound("The requested sandbox does not exist.", code="SANDBOX_NOT_FOUND")
-        return record
 
 
 def _view(record: SandboxRecord) -> SandboxView:
@@ -291,12 +339,13 @@ def _view(record: SandboxRecord) -> SandboxView:
         memory_mib=record.memory_mib,
         end_reason=record.end_reason,
         exit_code=record.exit_code,
+        policy=record.egress.policy.name if record.egress and record.egress.policy else None,
     )
 
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, *, host: Host, database: Path, clock: Clock
+    settings: Settings, *, host: Host, egress: Egress, database: Path, clock: Clock
 ) -> AsyncIterator[Service]:
     """Open the database, recover what an earlier run left, and serve until the block is left. Sandboxes go on
     after it.
@@ -310,10 +359,12 @@ async def open_service(
     opened = Database.open(database)
     try:
         async with Tasks() as tasks:
-            store = SandboxStore(opened)
+            store, policies = SandboxStore(opened), PolicyStore(opened)
             ground = Ground(
                 host=host,
+                egress=egress,
                 store=store,
+                policies=policies,
                 clock=clock,
                 tasks=tasks,
                 settings=settings,
@@ -322,7 +373,15 @@ async def open_service(
             description = await host.describe()
             control = Control(ground, description, _pool_shape(settings, description))
             await control.start()
-            yield Service(settings, control, store, Tokens(TokenStore(opened), clock), clock)
+            yield Service(
+                settings,
+                control,
+                egress=egress,
+                store=store,
+                policies=policies,
+                tokens=Tokens(TokenStore(opened), clock),
+                clock=clock,
+            )
     finally:
         await opened.close()
 

@@ -3,6 +3,8 @@
 import hashlib
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from skerry.control.clock import Clock
 from skerry.control.store.records import TokenRecord
@@ -35,6 +37,8 @@ class Tokens:
         self._clock = clock
         self._cache: OrderedDict[str, TokenRecord] = OrderedDict()
         self._revoked_in_flight = 0
+        self._revoked: set[TokenId] = set()
+        self._in_use: dict[TokenId, set[Callable[[], None]]] = {}
 
     async def authenticate(self, bearer: str | None) -> Principal:
         """Say whose token this is.
@@ -60,6 +64,7 @@ class Tokens:
             owner=record.owner,
             scopes=frozenset(record.scopes),
             max_running=record.max_running,
+            policy=record.policy,
         )
 
     async def create(
@@ -71,6 +76,7 @@ class Tokens:
         scopes: tuple[str, ...],
         expires_in_s: int | None,
         max_running: int | None,
+        policy: str | None = None,
     ) -> tuple[TokenView, str]:
         """Make a token; its value is returned here and never again.
 
@@ -87,6 +93,7 @@ class Tokens:
             now_ms=now_ms,
             expires_at_ms=None if expires_in_s is None else now_ms + expires_in_s * 1000,
             max_running=max_running,
+            policy=policy,
         )
         await self._store.insert(record)
         return _view(record), value
@@ -108,16 +115,40 @@ class Tokens:
         return [_view(record) for record in await self._store.all()]
 
     async def revoke(self, token_id: TokenId) -> None:
-        """Make a token worthless from now on. What was made with it stays.
+        """Make a token worthless from now on, and end what goes on by it. What was made with it stays.
 
         Raises:
             NotFound: There is no such token.
         """
         await self._store.revoke(token_id, now_ms=self._clock.now_ms())
         self._revoked_in_flight += 1
+        self._revoked.add(token_id)
         for sha256, record in list(self._cache.items()):
             if record.token_id == token_id:
                 del self._cache[sha256]
+        for end in list(self._in_use.get(token_id, ())):
+            end()
+
+    @contextmanager
+    def in_use(self, token_id: TokenId, end: Callable[[], None]) -> Iterator[None]:
+        """Something that outlives its request goes on by a token, as long as the block lasts.
+
+        Args:
+            end: Called when the token is revoked; must not wait.
+
+        Raises:
+            Unauthenticated: It was revoked since the request was let in.
+        """
+        if token_id in self._revoked:
+            raise _unknown()
+        users = self._in_use.setdefault(token_id, set())
+        users.add(end)
+        try:
+            yield
+        finally:
+            users.discard(end)
+            if not users and self._in_use.get(token_id) is users:
+                del self._in_use[token_id]
 
     async def _look_up(self, sha256: str) -> TokenRecord:
         cached = self._cache.get(sha256)
@@ -164,6 +195,7 @@ def _mint(
     now_ms: int,
     expires_at_ms: int | None,
     max_running: int | None,
+    policy: str | None = None,
 ) -> tuple[TokenRecord, str]:
     value = PREFIX + "".join(secrets.choice(ALPHABET) for _ in range(SECRET_CHARACTERS))
     record = TokenRecord(
@@ -176,6 +208,7 @@ def _mint(
         expires_at_ms=expires_at_ms,
         revoked_at_ms=None,
         max_running=max_running,
+        policy=policy,
     )
     return record, value
 
@@ -212,4 +245,5 @@ def _view(record: TokenRecord) -> TokenView:
         expires_at_ms=record.expires_at_ms,
         revoked_at_ms=record.revoked_at_ms,
         max_running=record.max_running,
+        policy=record.policy,
     )

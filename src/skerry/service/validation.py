@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import msgspec
 
 from skerry.errors import InvalidRequest, NotSupported
+from skerry.policy.deno_fields import SandboxFields, sandbox_layer
 from skerry.service.requests import CreateRequest
 from skerry.spec import limits
-from skerry.spec.allow_net import problem_of_pattern
 from skerry.spec.settings import Settings
 
 REGION_ALIAS = "ams"
@@ -35,26 +35,32 @@ class Bounds(msgspec.Struct, frozen=True):
         return self.settings.sandbox.max_lifetime_s or limits.MAX_LIFETIME_S
 
 
-def check_create(request: CreateRequest, bounds: Bounds) -> None:
+def check_create(request: CreateRequest, bounds: Bounds) -> SandboxFields:
     """Check everything that a create asks for.
+
+    Returns:
+        What its `allow_net` and `secrets` mean.
 
     Raises:
         InvalidRequest: Something can never work; the message lists all problems.
         NotSupported: All is well but for what this version does not have.
     """
     missing = list(_not_supported(request))
+    fields = sandbox_layer(request.allow_net, dict(request.secrets), now_ms=bounds.now_ms)
     wrong = [
         *_memory_problems(request, bounds),
         *_end_problems(request, bounds),
         *_label_problems(request.labels),
         *_env_problems(request.env),
-        *_net_problems(request.allow_net),
+        *fields.problems,
+        *_twice_problems(request),
         *_region_problems(request.region, bounds.settings.region),
     ]
     if wrong:
         raise InvalidRequest(_listed(wrong + missing), code="INVALID_SANDBOX_CONFIG")
     if missing:
         raise NotSupported(_listed(missing))
+    return fields
 
 
 def check_end(stop_at_ms: int, bounds: Bounds) -> int:
@@ -81,8 +87,6 @@ def _not_supported(request: CreateRequest) -> Iterator[str]:
         yield f"root: volumes and snapshots to boot from come with a later version; {later} `root`"
     if request.volumes:
         yield f"volumes: they come with a later version; {later} `volumes`"
-    if request.secret_names:
-        yield f"secrets: they need the outbound gateway, which comes with a later version; {later} `secrets`"
 
 
 def _memory_problems(request: CreateRequest, bounds: Bounds) -> Iterator[str]:
@@ -146,16 +150,10 @@ def _env_problems(env: dict[str, str]) -> Iterator[str]:
         yield f"env: {total} bytes in all, at most {limits.MAX_ENV_BYTES} are allowed"
 
 
-def _net_problems(patterns: list[str] | None) -> Iterator[str]:
-    if patterns is None:
-        return
-    if len(patterns) > limits.MAX_ALLOW_NET:
-        yield f"allow_net: {len(patterns)} patterns were given, at most {limits.MAX_ALLOW_NET} are allowed"
-        return
-    for pattern in patterns:
-        problem = problem_of_pattern(pattern)
-        if problem is not None:
-            yield f"allow_net: {_quoted(pattern)}: {problem}"
+def _twice_problems(request: CreateRequest) -> Iterator[str]:
+    for name in request.secrets:
+        if name in request.env:
+            yield f"env: {_quoted(name)} is a secret too, whose placeholder is in that variable; leave it out"
 
 
 def _region_problems(region: str | None, own: str) -> Iterator[str]:

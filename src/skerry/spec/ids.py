@@ -70,3 +70,13 @@ def sandbox_of_container(instance: InstanceId, name: str) -> SandboxId | None:
         return None
     candidate = "sbx_" + name.removeprefix(prefix).replace("-", "_")
     return SandboxId(candidate) if is_sandbox_id(candidate) else None
+
+
+_FIRST_EGRESS_GROUP = 0x40000000
+
+
+def egress_group(instance: InstanceId) -> int:
+    """The primary group of an instance's gateway processes: a number without a name, by which the host's
+    packet filter and hostd tell them from those of other instances.
+    """
+    return _FIRST_EGRESS_GROUP + int(instance, 36)

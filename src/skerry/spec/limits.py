@@ -27,5 +27,12 @@ MAX_TOKEN_NAME_BYTES = 128
 MAX_OWNER_BYTES = 64
 MAX_TOKENS = 10_000
 
+MAX_POLICIES = 1000
+"""Named policies of one owner."""
+
+MAX_POLICY_NAME_BYTES = 64
+MAX_POLICY_BYTES = 262_144
+"""A policy as it is sent; it must fit into a worker's message with the other layers."""
+
 MAX_LISTED_PROBLEMS = 20
 """Problems of one request that its answer lists; the rest is only counted."""

@@ -13,6 +13,7 @@
 ``/gzip?in=H``        the value of field H in a gzip body
 ``/early``            413 before the body is read
 ``/ws``               WebSocket that sends every message back
+``/hostile/NAME``     see `tests.harness.origins.hostile`; the credential is that of field Authorization
 ``/static/P``         the file P of the network's directory
 ``/private/P``        the same, for Basic credentials whose password is the network's
 ``…/objects/batch``   git-lfs: where to get each object
@@ -31,6 +32,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.harness.origins.hostile import misbehave
 
 if TYPE_CHECKING:
     from tests.harness.origins.server import Records
@@ -178,6 +181,9 @@ async def _answer(
             return False
         case ["ws"]:
             await _websocket(request, reader, writer)
+            return False
+        case ["hostile", name]:
+            await misbehave(name, request.get("authorization").encode("latin-1"), writer)
             return False
         case ["static" | "private", *_] if request.path.endswith("/objects/batch"):
             _send(writer, _large_files(request), **{"Content-Type": "application/vnd.git-lfs+json"})

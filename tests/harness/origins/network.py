@@ -22,7 +22,7 @@ TRAPS = {
     "rebind.example": ["169.254.169.254"],
     "loopback.example": ["127.0.0.1"],
     "private.example": ["10.0.0.1"],
-    "mapped6.example": ["::ffff:127.0.0.1"],
+    "mapped6.example": ["::ffff:7f00:1"],
     "nat64.example": ["64:ff9b::a9fe:a9fe"],
 }
 """Names that anybody could have, with addresses that nobody may be led to."""
@@ -225,3 +225,5 @@ def _stop(server: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()
+    if server.stdout is not None:
+        server.stdout.close()

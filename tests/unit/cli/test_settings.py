@@ -11,7 +11,14 @@ from skerry.cli.settings import BadSettings, resolve
 from skerry.cli.settings_page import page
 from skerry.cli.settings_table import TABLE
 from skerry.main import build
-from skerry.spec.settings import PoolSettings, SandboxLimits, Settings
+from skerry.spec.settings import (
+    EgressLimits,
+    EgressSettings,
+    InternalNetwork,
+    PoolSettings,
+    SandboxLimits,
+    Settings,
+)
 
 HERE = Path(__file__).parents[3]
 FALLBACKS: dict[str, Any] = {"data_dir": "/var/lib/skerry"}
@@ -77,6 +84,88 @@ def test_tables_units_and_words(tmp_path: Path) -> None:
     assert found.allow_remote
 
 
+def test_the_gateways_settings(tmp_path: Path) -> None:
+    found = resolved(
+        tmp_path,
+        text="""
+            [egress]
+            resolvers = ["192.0.2.53:53", "[2001:DB8::53]:5353"]
+            extra_roots = ["/etc/company.pem"]
+            upstream_proxy = "Proxy.example:3128"
+            trust_host_roots = true
+            policy = "/etc/skerry/policy.toml"
+            default_policy = "team-a"
+            [[egress.internal]]
+            names = ["git.corp", "*.Corp.example"]
+            cidr = ["10.1.0.0/16", "fd00::/8"]
+            [[egress.internal]]
+            cidr = ["192.168.7.7/32"]
+            [egress.limits]
+            connections = 8
+            idle_s = "2m"
+            worker_memory_mib = "1GiB"
+        """,
+        env={"SKERRY_EGRESS_LIMITS_NAMES": "10"},
+    )
+    assert found.egress == EgressSettings(
+        resolvers=("192.0.2.53:53", "[2001:db8::53]:5353"),
+        extra_roots=("/etc/company.pem",),
+        internal=(
+            InternalNetwork(names=("git.corp", "*.corp.example"), cidr=("10.1.0.0/16", "fd00::/8")),
+            InternalNetwork(names=(), cidr=("192.168.7.7/32",)),
+        ),
+        upstream_proxy="proxy.example:3128",
+        trust_host_roots=True,
+        policy="/etc/skerry/policy.toml",
+        default_policy="team-a",
+        limits=EgressLimits(connections=8, idle_s=120.0, worker_memory_mib=1024, names=10),
+    )
+
+
+def test_lists_as_text_and_the_hosts_own_resolvers(tmp_path: Path) -> None:
+    env = {"SKERRY_EGRESS_RESOLVERS": "192.0.2.1:53, 192.0.2.2:53", "SKERRY_EGRESS_EXTRA_ROOTS": "/a,/b"}
+    assert resolved(tmp_path, env=env).egress.resolvers == ("192.0.2.1:53", "192.0.2.2:53")
+    assert resolved(tmp_path, env=env).egress.extra_roots == ("/a", "/b")
+    fallbacks = {**FALLBACKS, "egress.resolvers": ("192.0.2.9:53",)}
+    for given, expected in ((env, "192.0.2.1:53"), ({}, "192.0.2.9:53")):
+        found = resolve(flags={}, env=given, config=None, fallbacks=fallbacks)
+        assert found.egress.resolvers[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('resolvers = ["dns.example:53"]', "an IP address and a port"),
+        ('resolvers = ["192.0.2.1"]', "an IP address and a port"),
+        ('resolvers = ["2001:db8::1:53"]', "an IP address and a port"),
+        ('resolvers = ["192.0.2.1:0"]', "an IP address and a port"),
+        ("resolvers = [1]", "an IP address and a port"),
+        ("resolvers = 1", "addresses and ports"),
+        ('extra_roots = ["company.pem"]', "an absolute path"),
+        ('upstream_proxy = "http://proxy.example:3128"', "a host"),
+        ('upstream_proxy = "proxy.example"', "a host and a port"),
+        ('policy = "policy.toml"', "an absolute path"),
+        ('default_policy = "Team A"', "a policy's name"),
+        ('trust_host_roots = "maybe"', "true or false"),
+        ("internal = 1", "tables with names"),
+        ("internal = [1]", "tables with names"),
+        ('internal = [{names = ["a.example"]}]', "tables with names"),
+        ('internal = [{names = ["a.example"], cidr = ["10.0.0.0/8"], port = 1}]', "tables with names"),
+        ('internal = [{names = ["*.*.example"], cidr = []}]', "a host name"),
+        ('internal = [{names = ["bad_name"], cidr = []}]', "a host name"),
+        ("internal = [{names = [1], cidr = []}]", "a host name"),
+        ('internal = [{cidr = ["10.1.2.3/8"]}]', "a network prefix"),
+        ('internal = [{cidr = ["corp"]}]', "a network prefix"),
+        ("limits = 1", "there is no such setting"),
+        ("limits.connections = 0", "a whole number"),
+        ("limits.unknown = 1", "key egress.limits.unknown: there is no such setting"),
+    ],
+)
+def test_wrong_settings_of_the_gateway(tmp_path: Path, text: str, expected: str) -> None:
+    (found,) = problems(tmp_path, text=f"[egress]\n{text}")
+    assert expected in found
+
+
 def test_all_problems_are_reported_together_with_place_and_key(tmp_path: Path) -> None:
     found = problems(
         tmp_path,
@@ -136,10 +225,19 @@ def test_images_are_added_to_those_of_set_up(tmp_path: Path) -> None:
 
 
 def test_the_table_has_every_setting_once() -> None:
-    fields: list[str] = []
-    for table, struct in (("", Settings), ("sandbox.", SandboxLimits), ("pool.", PoolSettings)):
-        fields += [table + field.name for field in msgspec.structs.fields(struct)]
-    assert sorted(row.key for row in TABLE) == sorted(set(fields) - {"sandbox", "pool"})
+    tables: dict[str, type[msgspec.Struct]] = {
+        "": Settings,
+        "sandbox": SandboxLimits,
+        "pool": PoolSettings,
+        "egress": EgressSettings,
+        "egress.limits": EgressLimits,
+    }
+    fields = [
+        f"{table}.{field.name}".removeprefix(".")
+        for table, struct in tables.items()
+        for field in msgspec.structs.fields(struct)
+    ]
+    assert sorted(row.key for row in TABLE) == sorted(set(fields) - tables.keys())
 
 
 def test_the_reference_page_is_current() -> None:

@@ -8,7 +8,7 @@ from skerry.cli.cp import Place, parse_place
 from skerry.cli.manifest import built_defaults
 from skerry.cli.process import Program, program_of
 from skerry.cli.rest import error_of, path
-from skerry.cli.run import _pairs
+from skerry.cli.run import pairs
 from skerry.cli.sandbox_id import split_default
 from skerry.cli.server import Server, find_server
 from skerry.errors import Conflict, Forbidden, HostUnusable, InvalidRequest, NotFound, SkerryError
@@ -70,10 +70,10 @@ def test_the_name_that_a_source_brings_along(typed: str, name: str) -> None:
     assert Place(None, typed).own_name == name
 
 
-def test_pairs() -> None:
-    assert _pairs(["A=b=c", "D="], "--env") == {"A": "b=c", "D": ""}
+def testpairs() -> None:
+    assert pairs(["A=b=c", "D="], "--env") == {"A": "b=c", "D": ""}
     with pytest.raises(InvalidRequest, match="NAME=VALUE"):
-        _pairs(["=x"], "--env")
+        pairs(["=x"], "--env")
 
 
 def test_paths_are_encoded() -> None:

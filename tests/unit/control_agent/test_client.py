@@ -10,7 +10,7 @@ from skerry.control.agent.processes import MAX_ENDED
 from skerry.errors import AgentError, GuestUnreachable, InvalidRequest, ResourceExhausted, SandboxEnded
 from skerry.protocol import frames
 from skerry.protocol.frames import Attach, Detach, Reset
-from skerry.protocol.messages import Reclaimed, Request
+from skerry.protocol.messages import Reclaimed, Request, TrustInstalled
 from tests.harness.agent_peer import Peer, exited, failure, response, until
 from tests.unit.control_agent.spawning import STDIN, STDOUT, handled, spawned
 
@@ -329,6 +329,21 @@ async def test_environment_and_reclaim(client: AgentClient, peer: Peer) -> None:
     id_, _ = await peer.receive_request("system.reclaim")
     await peer.send(response(id_, {"pid": None, "rss_bytes": 0}))
     assert await task == Reclaimed(pid=None, rss_bytes=0)
+
+
+async def test_trust_is_installed(client: AgentClient, peer: Peer) -> None:
+    task = _task(client.install_trust("CA", "ROOTS", env={"SSL_CERT_FILE": "/b"}))
+    id_, params = await peer.receive_request("trust.install")
+    assert params == {"certificate_pem": "CA", "extra_roots_pem": "ROOTS", "env": {"SSL_CERT_FILE": "/b"}}
+    await peer.send(response(id_, {"system": False}))
+    assert await task == TrustInstalled(system=False)
+    task = _task(client.install_trust("CA"))
+    id_, params = await peer.receive_request("trust.install")
+    assert params == {"certificate_pem": "CA", "extra_roots_pem": ""}
+    await peer.send(failure(id_, "EPERM", "no sandbox"))
+    with pytest.raises(AgentError) as caught:
+        await task
+    assert caught.value.code == "EPERM"
 
 
 async def test_input_of_an_ended_process_is_closed_unless_it_was_ended(

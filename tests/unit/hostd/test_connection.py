@@ -16,6 +16,8 @@ from skerry.hostd import connection
 from skerry.hostd.background import Background
 from skerry.hostd.connection import MAX_CALLS, Connection
 from skerry.hostd.happenings import MAX_WAITING, Happenings
+from skerry.hostd.network.gateway import GatewaySockets
+from skerry.hostd.server import API_VERBS, EGRESS_VERBS
 from skerry.hostd.service import HostService
 from skerry.protocol.host_verbs import (
     MAX_FRAME_BYTES,
@@ -25,6 +27,7 @@ from skerry.protocol.host_verbs import (
     FrameReader,
     Inspect,
     MemoryPressure,
+    OpenGateway,
     OpenListener,
     Pause,
     Reply,
@@ -48,6 +51,10 @@ class StubService:
         self.begun = 0
         self.go_on = asyncio.Event()
         self.handed_out = socket.socket(socket.AF_UNIX)
+        self.gateway_sockets = GatewaySockets(
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+        )
 
     async def inspect(self) -> list[Observed]:
         return []
@@ -64,6 +71,9 @@ class StubService:
 
     def listener(self, sandbox_id: SandboxId) -> socket.socket:
         return self.handed_out
+
+    async def gateway(self, sandbox_id: SandboxId) -> GatewaySockets:
+        return self.gateway_sockets
 
 
 class Peer:
@@ -104,19 +114,20 @@ class Peer:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[Peer]:
+async def served(verbs: frozenset[type[Verb]] = API_VERBS) -> AsyncIterator[Peer]:
     ours, theirs = socket.socketpair()
     service, happenings = StubService(), Happenings()
     for sock in (ours, theirs):
         sock.setblocking(False)
     async with Background() as background:
-        one = Connection(theirs, cast(HostService, service), happenings, background)
+        one = Connection(theirs, cast(HostService, service), happenings, background, verbs=verbs)
         background.start(one.serve(), name="connection")
         try:
             yield Peer(ours, service, happenings)
         finally:
             ours.close()
             service.handed_out.close()
+            service.gateway_sockets.close()
 
 
 async def test_an_answer_has_the_number_of_its_call_and_the_value() -> None:
@@ -253,3 +264,38 @@ async def test_a_watcher_that_does_not_read_is_dropped(monkeypatch: pytest.Monke
             last = await peer.next()
 
     assert last is None
+
+
+async def test_egressd_gets_both_sockets_of_a_sandbox_and_nothing_else() -> None:
+    async with served(EGRESS_VERBS) as peer:
+        await peer.ask(OpenGateway(ID), call_id=5)
+        descriptors: list[int] = []
+
+        def have_come() -> bool:
+            try:
+                _, found, _, _ = socket.recv_fds(peer.sock, 65_536, 8)
+            except BlockingIOError:
+                return False
+            descriptors.extend(found)
+            return True
+
+        await until(have_come)
+        received = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        kinds = [one.type for one in received]
+        for one in received:
+            one.close()
+
+        refused: list[Verb] = [Inspect(), Destroy(ID), OpenListener(ID), Watch(), Stats(ID), Pause(ID)]
+        failures = []
+        for verb in refused:
+            await peer.ask(verb, call_id=6)
+            failures.append(await peer.failure())
+
+    assert kinds == [socket.SOCK_STREAM, socket.SOCK_DGRAM]
+    assert failures == [("Forbidden", 6)] * len(refused)
+
+
+async def test_api_cannot_open_a_gateway() -> None:
+    async with served() as peer:
+        await peer.ask(OpenGateway(ID), call_id=5)
+        assert await peer.failure() == ("Forbidden", 5)

@@ -15,13 +15,13 @@ PROGRAM = """
     import asyncio, builtins, sys
     from pathlib import Path
     from skerry.control.store.opening import preload
-    from skerry.daemon.preload import preload as preload_everything
+    from skerry.daemon.preload import API, preload as preload_everything
     from tests.harness.fake_clock import FakeClock
     from tests.harness.scripted_host import ScriptedHost
     from tests.harness.world import ADMIN, ALICE, MINUTE, SESSION, pool_filled, serving, settings
 
     directory = Path(sys.argv[1])
-    preload_everything()
+    preload_everything(API)
     preload(directory / "skerry.db")
     print("alembic" in sys.modules)
     late = []

@@ -24,6 +24,7 @@ def plan(
         image=image,
         runs=True,
         uses_js=False,
+        compares=False,
     )
 
 

@@ -18,6 +18,8 @@ const MAX_INLINE_BYTES: u64 = 16 * 1024 * 1024;
 const MAX_WRITE_BYTES: usize = 64 * 1024 * 1024;
 /// Names and values of the sandbox's environment together.
 const MAX_ENVIRONMENT_BYTES: usize = 1024 * 1024;
+/// Calls of `trust.install` under way; each has a thread, and they wait for each other.
+const MAX_TRUST_INSTALLS: usize = 8;
 
 /// Which request an answer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +39,7 @@ pub enum Effect {
         group: bool,
     },
     Reclaim(Ticket),
+    InstallTrust(Ticket, Box<TrustInstallParams>),
     File(Ticket, FileCall),
     /// The source of an output stream may be read, if it has something.
     ReadOutput(u32),
@@ -67,6 +70,7 @@ pub struct FileLoad {
     writes: usize,
     inline_bytes: u64,
     write_bytes: usize,
+    trust_installs: usize,
 }
 
 impl FileLoad {
@@ -106,6 +110,17 @@ fn check_variables(variables: &EnvMap) -> Result<(), Failure> {
         true => Err(Failure::new(Failure::BAD_PARAMS, "a variable's name is empty or contains '='")),
         false => Ok(()),
     }
+}
+
+fn is_plain_name(name: &Text) -> bool {
+    let name = name.as_bytes();
+    name.first().is_some_and(|first| !first.is_ascii_digit())
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+}
+
+/// Words that shells, sudo and pam_env(8) all take as they are.
+fn is_plain_value(value: &Text) -> bool {
+    value.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-./,:+@".contains(byte))
 }
 
 impl Core {
@@ -152,6 +167,7 @@ impl Core {
                 self.effects.push_back(Effect::Reclaim(ticket));
                 Ok(())
             }
+            TRUST_INSTALL => self.with(params, |core, params| core.install_trust(ticket, params)),
             _ => Err(Failure::new(Failure::UNKNOWN_METHOD, format!("no method {method:?}"))),
         };
         if let Err(failure) = outcome {
@@ -261,6 +277,32 @@ impl Core {
             process.reclaimed |= Some(pid) == group || members.contains(&pid);
         }
         self.answer(ticket, &Ok(Reclaimed { pid: group, rss_bytes }));
+    }
+
+    // The system.
+
+    fn install_trust(&mut self, ticket: Ticket, params: TrustInstallParams) -> Result<(), Failure> {
+        if params.certificate_pem.is_empty() && params.extra_roots_pem.is_empty() {
+            return Err(Failure::new(Failure::BAD_PARAMS, "no certificate"));
+        }
+        if params.env.0.iter().any(|(name, value)| !is_plain_name(name) || !is_plain_value(value)) {
+            return Err(Failure::new(
+                Failure::BAD_PARAMS,
+                "a variable has signs that mean something to a shell",
+            ));
+        }
+        if self.load.trust_installs >= MAX_TRUST_INSTALLS {
+            return Err(budget("installs of trust"));
+        }
+        self.load.trust_installs += 1;
+        self.effects.push_back(Effect::InstallTrust(ticket, Box::new(params)));
+        Ok(())
+    }
+
+    /// The answer to every [`Effect::InstallTrust`].
+    pub fn trust_installed(&mut self, ticket: Ticket, result: Result<TrustInstalled, Failure>) {
+        self.load.trust_installs -= 1;
+        self.answer(ticket, &result);
     }
 
     // Files.

@@ -412,6 +412,29 @@ fn too_many_processes_are_refused() {
 }
 
 #[test]
+fn only_so_many_installs_of_trust_wait() {
+    let mut world = World::new();
+    let params = TrustInstallParams {
+        certificate_pem: "x".to_owned(),
+        extra_roots_pem: String::new(),
+        env: Default::default(),
+    };
+    let ids: Vec<u64> = (0..9).map(|_| world.request(TRUST_INSTALL, &params)).collect();
+    let effects = world.effects();
+    assert_eq!(effects.len(), 8);
+    let [Sent::Response { id, ok: false, value }] = &world.sent()[..] else { panic!("one is refused") };
+    assert_eq!(from_msgpack::<Failure>(value).unwrap().code, Failure::BUDGET);
+    assert_eq!(*id, ids[8]);
+    for effect in effects {
+        let Effect::InstallTrust(ticket, _) = effect else { panic!("no install but {effect:?}") };
+        world.core.trust_installed(ticket, Ok(TrustInstalled { system: true }));
+    }
+    assert_eq!(world.sent().len(), 8);
+    world.request(TRUST_INSTALL, &params);
+    assert_eq!(world.effects().len(), 1);
+}
+
+#[test]
 fn inline_answers_have_a_bound_together() {
     let mut world = World::new();
     let read = ReadParams { path: Text::from("/x"), inline_max: methods::MAX_INLINE_READ, credit: 0 };

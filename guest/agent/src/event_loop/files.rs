@@ -42,6 +42,7 @@ impl Agent {
     pub(super) fn job_done(&mut self, done: Done) {
         match done {
             Done::Call(ticket, call, result) => self.call_done(ticket, call, result),
+            Done::TrustInstalled(ticket, result) => self.core.trust_installed(ticket, result),
             Done::Read { stream, result } => {
                 let Some(reader) = self.readers.get_mut(&stream) else { return };
                 reader.busy = false;

@@ -5,12 +5,13 @@ mod processes;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
-use skerry_protocol::Text;
+use skerry_protocol::{Failure, Text};
 
 use crate::connection::{Connection, Received, Redial};
 use crate::core::{Core, Effect};
@@ -18,6 +19,7 @@ use crate::log;
 use crate::pool::{Job, Pool};
 use crate::reclaim::reclaim;
 use crate::spawn::{Spawner, base_environment};
+use crate::trust::Trust;
 use files::OpenFile;
 use processes::{PIPE_READ_BYTES, PipeSource, send_signal};
 
@@ -44,6 +46,8 @@ pub struct Agent {
     socket: SocketAddrUnix,
     started: Instant,
     core: Core,
+    /// None: its system is no sandbox.
+    trust: Option<Arc<Trust>>,
     epoll: OwnedFd,
     signals: OwnedFd,
     pool: Pool,
@@ -85,6 +89,7 @@ impl Agent {
         signals: OwnedFd,
         spawner: Spawner,
         privileged: bool,
+        trust: Option<Arc<Trust>>,
     ) -> rustix::io::Result<Agent> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let pool = Pool::new(spawner.app().clone(), privileged)?;
@@ -101,6 +106,7 @@ impl Agent {
             started: now,
             core: Core::new(env!("CARGO_PKG_VERSION"), random_16()?, random_16()?)
                 .with_base_environment(base),
+            trust,
             epoll,
             signals,
             pool,
@@ -313,6 +319,14 @@ impl Agent {
                     let victim = reclaim();
                     self.core.reclaimed(ticket, victim.group, &victim.members, victim.rss_bytes);
                 }
+                Effect::InstallTrust(ticket, params) => match &self.trust {
+                    Some(trust) => self.pool.install_trust(ticket, trust.clone(), params),
+                    None => {
+                        let what = Text::from("what a system trusts that is no sandbox's");
+                        let failure = Failure::errno(libc::EPERM, "change", &what);
+                        self.core.trust_installed(ticket, Err(failure));
+                    }
+                },
                 Effect::File(ticket, call) => self.pool.submit(Job::Call(ticket, call)),
                 Effect::ReadOutput(stream) => {
                     if self.sources.contains_key(&stream) {

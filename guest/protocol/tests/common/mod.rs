@@ -208,6 +208,8 @@ pub fn recode_method(method: &str, half: &str, bytes: &[u8]) -> Result<Vec<u8>, 
         (FS_STAT, "params") => recode_as::<StatParams>(bytes),
         (FS_STAT, _) => recode_as::<FileStat>(bytes),
         (SYSTEM_RECLAIM, "value") => recode_as::<Reclaimed>(bytes),
+        (TRUST_INSTALL, "params") => recode_as::<TrustInstallParams>(bytes),
+        (TRUST_INSTALL, _) => recode_as::<TrustInstalled>(bytes),
         // No parameters, or nil as value.
         (_, "params") => Ok(to_bytes(&json!({}))),
         _ => Ok(to_msgpack(&())),
@@ -228,7 +230,7 @@ pub fn recode_record(record: &str, bytes: &[u8]) -> Result<Vec<u8>, String> {
     }
 }
 
-pub const METHODS: [&str; 15] = [
+pub const METHODS: [&str; 16] = [
     PROCESS_SPAWN,
     PROCESS_KILL,
     PROCESS_LIST,
@@ -244,6 +246,7 @@ pub const METHODS: [&str; 15] = [
     FS_REMOVE,
     FS_STAT,
     SYSTEM_RECLAIM,
+    TRUST_INSTALL,
 ];
 
 /// The frame with its payload read as the types of this crate and written again.

@@ -72,10 +72,7 @@ async def read_json(request: web.Request, expected: type[T]) -> T:
         InvalidRequest: It is too long, no JSON, or of the wrong shape.
         TimedOut: It did not arrive in time.
     """
-    try:
-        body = await _read_body(request)
-    except TimeoutError:
-        raise TimedOut("reading the request's body", BODY_TIMEOUT_S) from None
+    body = await read_body(request)
     try:
         return msgspec.json.decode(body or b"{}", type=expected)
     except msgspec.ValidationError as error:
@@ -84,11 +81,20 @@ async def read_json(request: web.Request, expected: type[T]) -> T:
         raise InvalidRequest("request body: expected a JSON object") from None
 
 
-async def _read_body(request: web.Request) -> bytes:
-    async with asyncio.timeout(BODY_TIMEOUT_S):
-        body = bytearray()
-        async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise InvalidRequest(f"request body: at most {MAX_BODY_BYTES} bytes are accepted")
-        return bytes(body)
+async def read_body(request: web.Request, *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """The body of a request as it was sent.
+
+    Raises:
+        InvalidRequest: It is too long.
+        TimedOut: It did not arrive in time.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise InvalidRequest(f"request body: at most {max_bytes} bytes are accepted")
+    except TimeoutError:
+        raise TimedOut("reading the request's body", BODY_TIMEOUT_S) from None
+    return bytes(body)

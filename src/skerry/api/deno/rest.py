@@ -3,19 +3,18 @@
 Source: protocol notes, sections 4.2 and 4.3.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
 
-from skerry.api.deno.responses import bearer, error_response, json_response, read_json
-from skerry.errors import NotFound, NotSupported, SkerryError
+from skerry.api.authentication import authenticated
+from skerry.api.deno.responses import json_response, read_json
+from skerry.errors import NotFound, NotSupported
 from skerry.protocol.deno_files import iso_time_ms
 from skerry.protocol.deno_filters import Position, cursor_position, label_filter, next_link, page_size
 from skerry.service.requests import Principal, SandboxView
 from skerry.service.service import Service
-
-Handler = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
 
 _NOT_HERE_YET = (
     "/api/v3/sandbox/{sandbox_id}/expose/{what}",
@@ -39,7 +38,7 @@ class RestRoutes:
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Add every route."""
-        handle = self._authenticated
+        handle = authenticated(self._service)
         router.add_get("/api/v2/sandboxes", handle(self._list_all))
         router.add_get("/api/v3/sandboxes", handle(self._list_page))
         router.add_delete("/api/v3/sandboxes/{sandbox_id}", handle(self._kill))
@@ -51,16 +50,6 @@ class RestRoutes:
             router.add_route("*", f"/api/v2/{name}", handle(self._not_supported))
             router.add_route("*", f"/api/v2/{name}/{{rest:.*}}", handle(self._not_supported))
         router.add_route("*", "/api/{rest:.*}", handle(self._unknown))
-
-    def _authenticated(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            try:
-                who = await self._service.authenticate(bearer(request))
-                return await handler(request, who)
-            except SkerryError as error:
-                return error_response(request, error)
-
-        return handle
 
     async def _list_all(self, request: web.Request, who: Principal) -> web.Response:
         """The JavaScript SDK's listing: it knows no pages here."""

@@ -20,7 +20,7 @@ from skerry.api.deno.errors import error_object_of
 from skerry.api.deno.inbound import ClientStreams
 from skerry.api.deno.methods import METHODS
 from skerry.api.deno.outbound import SpawnedProcess
-from skerry.api.deno.websocket import GOING_AWAY, INVALID_JSON, MessageSocket
+from skerry.api.deno.websocket import GOING_AWAY, INVALID_JSON, POLICY_VIOLATION, MessageSocket
 from skerry.errors import AgentError, InvalidRequest, SandboxEnded, SkerryError
 from skerry.protocol import deno_params as params
 from skerry.protocol import jsonrpc
@@ -346,17 +346,26 @@ class Session:
             self._close_ended()
 
     def leave(self, reason: str) -> None:
-        """The server goes away, the sandbox stays: answer what is under way, break the streams off, close."""
-        gone = error_object(
-            "ConnectionAborted", f"{reason}; connect to the sandbox again", code="SERVER_GOING_AWAY"
+        """The server goes away, the sandbox stays."""
+        self._break_off(
+            "SERVER_GOING_AWAY", f"{reason}; connect to the sandbox again", close=(GOING_AWAY, reason)
         )
+
+    def revoke(self) -> None:
+        """The client's token was revoked: nothing more is done for it."""
+        reason = "the token was revoked"
+        self._break_off("TOKEN_REVOKED", f"{reason}; use another one", close=(POLICY_VIOLATION, reason))
+
+    def _break_off(self, code: str, message: str, *, close: tuple[int, str]) -> None:
+        """Answer what is under way, break the streams off, close."""
+        gone = error_object("ConnectionAborted", message, code=code)
         for call in tuple(self._calls):
             self.socket.send(jsonrpc.failed(call.id_text, gone))
         self._calls.clear()
         for spawned in self.spawned.values():
             spawned.finish_now(None if self.flavour is Flavour.PYTHON else gone)
         self._stop_tasks()
-        self.socket.close(GOING_AWAY, reason)
+        self.socket.close(*close)
 
     def _close_ended(self) -> None:
         self.socket.close(GOING_AWAY, f"the sandbox has ended: {self._end_reason}")

@@ -22,7 +22,7 @@ from skerry.api.deno.responses import bearer, error_response
 from skerry.api.deno.session import Session
 from skerry.api.deno.websocket import MessageSocket
 from skerry.errors import InvalidRequest, NotSupported, ResourceExhausted, SkerryError
-from skerry.protocol.deno_config import SandboxConfig, decode_config, invalid_config, secret_names
+from skerry.protocol.deno_config import SandboxConfig, decode_config, invalid_config
 from skerry.protocol.deno_flavour import flavour_of
 from skerry.service.attachment import Attachment
 from skerry.service.requests import CreateRequest, Principal
@@ -88,13 +88,15 @@ class SessionRoutes:
         except SkerryError as error:
             return error_response(request, error, opening=True)
         try:
-            return await self._serve(request, attachment, accept)
+            return await self._serve(request, who, attachment, accept)
         finally:
             if not self._stopping:
                 # Idempotent: only for a connection that was lost before its session could run.
                 await attachment.detach(clean=False)
 
-    async def _serve(self, request: web.Request, attachment: Attachment, accept: str) -> web.StreamResponse:
+    async def _serve(
+        self, request: web.Request, who: Principal, attachment: Attachment, accept: str
+    ) -> web.StreamResponse:
         response = web.StreamResponse(status=101)
         response.headers.update(
             {
@@ -115,8 +117,9 @@ class SessionRoutes:
             "connected", sandbox=attachment.sandbox_id, client=flavour.value, primary=attachment.primary
         )
         try:
-            opened = self._answer(request, response, messages, session, transport)
-            await session.run(opened, stopping=lambda: self._stopping)
+            with self._service.in_use(who, session.revoke):
+                opened = self._answer(request, response, messages, session, transport)
+                await session.run(opened, stopping=lambda: self._stopping)
         finally:
             self._sessions.discard(session)
             _log.info("disconnected", sandbox=attachment.sandbox_id)
@@ -199,6 +202,6 @@ def create_request(config: SandboxConfig) -> CreateRequest:
         root=None if config.root is None else config.root.volume,
         volumes=config.mounts(),
         allow_net=config.allow_net,
-        secret_names=secret_names(config),
+        secrets=config.secrets or {},
         region=config.region,
     )

@@ -119,6 +119,28 @@ class AgentClient(FileCalls):
         found = await self.link.request("env.all", _NOTHING, messages.EnvAll, timeout_s=REQUEST_TIMEOUT_S)
         return found.env
 
+    async def install_trust(
+        self, certificate_pem: str, extra_roots_pem: str = "", *, env: Mapping[str, str] | None = None
+    ) -> messages.TrustInstalled:
+        """Have the guest's system trust authorities, instead of those that an earlier call gave.
+
+        Args:
+            certificate_pem: The sandbox's own authority; empty: none.
+            extra_roots_pem: Further ones.
+            env: For shells and `sudo` in the guest; processes of `spawn` get theirs by `env_update`.
+
+        Raises:
+            AgentError: Nothing could be written; `EPERM`: the agent is not in a sandbox of its own.
+        """
+        params = messages.TrustInstallParams(
+            certificate_pem,
+            extra_roots_pem,
+            {guest_text(name): guest_text(value) for name, value in (env or {}).items()},
+        )
+        return await self.link.request(
+            "trust.install", params, messages.TrustInstalled, timeout_s=REQUEST_TIMEOUT_S
+        )
+
     async def reclaim(self, *, timeout_s: float = 5.0) -> messages.Reclaimed:
         """Memory runs out: kill the process group that holds most of it."""
         return await self.link.request("system.reclaim", _NOTHING, messages.Reclaimed, timeout_s=timeout_s)

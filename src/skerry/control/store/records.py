@@ -1,10 +1,56 @@
-"""What is stored of a sandbox and of a token."""
+"""What is stored of a sandbox, of a token and of a named policy."""
 
 import msgspec
 
 from skerry.lifecycle.events import Stage
+from skerry.policy.document import PolicyDocument, SecretRule
 from skerry.spec.ids import OwnerId, SandboxId, TokenId
 from skerry.spec.sandbox import EndReason, Isolation, StartSpec
+
+SHARED = OwnerId("")
+"""The owner of policies that sandboxes of every owner may choose."""
+
+
+class PolicyRef(msgspec.Struct, frozen=True):
+    """A named policy; ``owner`` is `SHARED` or the sandbox's own."""
+
+    owner: OwnerId
+    name: str
+
+
+class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A named policy. The version counts how often it was set."""
+
+    owner: OwnerId
+    name: str
+    document: PolicyDocument
+    version: int
+    updated_at_ms: int
+
+    @property
+    def ref(self) -> PolicyRef:
+        """Which one it is."""
+        return PolicyRef(self.owner, self.name)
+
+
+class SecretIntent(msgspec.Struct, frozen=True):
+    """A secret of a sandbox without its value, which is stored nowhere."""
+
+    rule: SecretRule
+    placeholder: str
+
+
+class EgressIntent(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway is told of a sandbox, but for values of secrets.
+
+    Attributes:
+        layer: The sandbox's own: what its create asked for, and what was allowed since.
+        policy: The named policy above it.
+    """
+
+    layer: PolicyDocument
+    secrets: tuple[SecretIntent, ...] = ()
+    policy: PolicyRef | None = None
 
 
 class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,6 +61,7 @@ class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
         token_id: The token that created it; it alone may come back as primary client.
         boot_id: The boot of the machine in which it was started.
         created_at_ms: When its client got it, for a pool member when it was made.
+        egress: None: the gateway does not serve it (a pool member, or a driver without a network of its own).
     """
 
     sandbox_id: SandboxId
@@ -36,6 +83,7 @@ class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
     stopped_at_ms: int | None = None
     end_reason: EndReason | None = None
     exit_code: int | None = None
+    egress: EgressIntent | None = None
 
     def start_spec(self) -> StartSpec:
         """What the host is asked to start."""
@@ -59,6 +107,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     stop_at_ms: int | None
     labels: dict[str, str]
     created_at_ms: int
+    egress: EgressIntent | None = None
 
 
 class Quotas(msgspec.Struct, frozen=True):
@@ -81,3 +130,4 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires_at_ms: int | None
     revoked_at_ms: int | None
     max_running: int | None
+    policy: str | None = None

@@ -7,10 +7,10 @@ import msgspec
 import sqlalchemy as sa
 
 from skerry.control.store.database import Database
-from skerry.control.store.records import Given, Quotas, SandboxRecord
-from skerry.control.store.schema import OCCUPYING, STOPPED, sandboxes
+from skerry.control.store.records import EgressIntent, Given, Quotas, SandboxRecord
+from skerry.control.store.schema import OCCUPYING, STOPPED, policies, sandboxes
 from skerry.control.store.statement import Statement
-from skerry.errors import Conflict, ResourceExhausted
+from skerry.errors import Conflict, InvalidRequest, ResourceExhausted
 from skerry.lifecycle.events import Stage
 from skerry.spec.ids import OwnerId, SandboxId, TokenId
 
@@ -18,6 +18,7 @@ _c = sandboxes.c
 _NAMES = SandboxRecord.__struct_fields__
 _ROW = sa.select(*(_c[name] for name in _NAMES))
 _KEY: sa.BindParameter[str] = sa.bindparam("key")
+_decode_egress = msgspec.json.Decoder(EgressIntent).decode
 
 _INSERT = Statement(sa.insert(sandboxes))
 _CLAIM = Statement(
@@ -26,7 +27,16 @@ _CLAIM = Statement(
     .values(
         {
             name: sa.bindparam(name)
-            for name in ("owner", "token_id", "stage", "session", "stop_at_ms", "labels", "created_at_ms")
+            for name in (
+                "owner",
+                "token_id",
+                "stage",
+                "session",
+                "stop_at_ms",
+                "labels",
+                "created_at_ms",
+                "egress",
+            )
         }
     )
 )
@@ -40,6 +50,9 @@ _SAVE = Statement(
         }
     )
 )
+_SAVE_EGRESS = Statement(
+    sa.update(sandboxes).where(_c.sandbox_id == _KEY).values(egress=sa.bindparam("egress"))
+)
 _FORGET = Statement(sa.delete(sandboxes).where(_c.sandbox_id == _KEY))
 _OCCUPIED = Statement(
     sa.select(
@@ -48,8 +61,14 @@ _OCCUPIED = Statement(
         sa.func.count(),
     ).where(sa.text(OCCUPYING))
 )
+_ALL_IDS = Statement(sa.select(_c.sandbox_id).where(_c.owner.is_not(None)))
 _GET = Statement(_ROW.where(_c.sandbox_id == _KEY))
 _ACTIVE = Statement(_ROW.where(_c.stage != Stage.STOPPED.value))
+_POLICY = Statement(
+    sa.select(policies.c.version).where(
+        policies.c.owner == sa.bindparam("owner"), policies.c.name == sa.bindparam("name")
+    )
+)
 _NEWEST_FIRST = _ROW.where(_c.owner.is_not(None)).order_by(_c.created_at_ms.desc(), _c.sandbox_id)
 _LIST = Statement(_NEWEST_FIRST)
 _LIST_OF_OWNER = Statement(_NEWEST_FIRST.where(_c.owner == sa.bindparam("owner")))
@@ -82,12 +101,14 @@ class SandboxStore:
 
         Raises:
             ResourceExhausted: A quota is used up; nothing was recorded.
+            InvalidRequest: Its policy was deleted a moment ago; nothing was recorded.
         """
         row = _row(record)
 
         def work(connection: sqlite3.Connection) -> None:
             if quotas is not None:
                 _check(connection, quotas, record.owner, record.token_id)
+            _check_policy(connection, record.egress)
             _INSERT.run(connection, row)
 
         await self._database.write(work)
@@ -97,6 +118,7 @@ class SandboxStore:
 
         Raises:
             ResourceExhausted: A quota is used up; the member is still pooled.
+            InvalidRequest: Its policy was deleted a moment ago; the member is still pooled.
             Conflict: It is no pool member (any more).
         """
         values = {
@@ -108,10 +130,12 @@ class SandboxStore:
             "stop_at_ms": given.stop_at_ms,
             "labels": _json(given.labels),
             "created_at_ms": given.created_at_ms,
+            "egress": _egress_json(given.egress),
         }
 
         def work(connection: sqlite3.Connection) -> None:
             _check(connection, quotas, given.owner, given.token_id)
+            _check_policy(connection, given.egress)
             if _CLAIM.run(connection, values).rowcount != 1:
                 raise Conflict("the sandbox is not in the pool", detail=sandbox_id)
 
@@ -129,6 +153,10 @@ class SandboxStore:
             "exit_code": record.exit_code,
         }
         await self._execute(_SAVE, values)
+
+    async def save_egress(self, sandbox_id: SandboxId, egress: EgressIntent) -> None:
+        """Write what a sandbox may reach."""
+        await self._execute(_SAVE_EGRESS, {"key": sandbox_id, "egress": _egress_json(egress)})
 
     async def forget(self, sandbox_id: SandboxId) -> None:
         """Remove the record of a pool member that no client ever had."""
@@ -150,9 +178,18 @@ class SandboxStore:
         )
         return [_record(row) for row in rows]
 
-    async def prune(self, *, before_ms: int, keep: int) -> None:
-        """Forget sandboxes that stopped before a time, and all stopped ones but the newest ``keep``."""
-        await self._execute(_PRUNE, {"before_ms": before_ms, "keep": keep})
+    async def known(self) -> list[SandboxId]:
+        """The IDs of all sandboxes that clients have or had."""
+        return [SandboxId(row[0]) for row in await self._rows(_ALL_IDS, {})]
+
+    async def prune(self, *, before_ms: int, keep: int) -> int:
+        """Forget sandboxes that stopped before a time, and all stopped ones but the newest ``keep``.
+
+        Returns:
+            How many were forgotten.
+        """
+        values = {"before_ms": before_ms, "keep": keep}
+        return await self._database.write(lambda connection: _PRUNE.run(connection, values).rowcount)
 
     async def _execute(self, statement: Statement, values: dict[str, Any]) -> None:
         def work(connection: sqlite3.Connection) -> None:
@@ -178,16 +215,35 @@ def _check(
             )
 
 
+def _check_policy(connection: sqlite3.Connection, egress: EgressIntent | None) -> None:
+    """In the transaction that begins to use it: a policy is only deleted while no sandbox does."""
+    ref = egress.policy if egress is not None else None
+    if ref is None:
+        return
+    if _POLICY.run(connection, {"owner": ref.owner, "name": ref.name}).fetchone() is None:
+        raise InvalidRequest(f"the policy {ref.name!r} was deleted a moment ago", code="POLICY_NOT_FOUND")
+
+
+def _egress_json(egress: EgressIntent | None) -> str | None:
+    return None if egress is None else msgspec.json.encode(egress).decode()
+
+
 def _json(labels: dict[str, str]) -> str:
     return msgspec.json.encode(labels).decode()
 
 
 def _row(record: SandboxRecord) -> dict[str, Any]:
-    return {**msgspec.to_builtins(record), "labels": _json(record.labels)}
+    return {
+        **msgspec.to_builtins(record),
+        "labels": _json(record.labels),
+        "egress": _egress_json(record.egress),
+    }
 
 
 def _record(row: tuple[Any, ...]) -> SandboxRecord:
     values = dict(zip(_NAMES, row, strict=True))
     values["labels"] = msgspec.json.decode(values["labels"])
     values["session"] = bool(values["session"])
+    if values["egress"] is not None:
+        values["egress"] = _decode_egress(values["egress"])
     return msgspec.convert(values, SandboxRecord)

@@ -35,6 +35,7 @@ sandboxes = sa.Table(
     sa.Column("stopped_at_ms", sa.BigInteger),
     sa.Column("end_reason", sa.Text),
     sa.Column("exit_code", sa.Integer),
+    sa.Column("egress", sa.Text, comment="JSON; null: the gateway does not serve it"),
 )
 sa.Index("sandboxes_occupying", sandboxes.c.owner, sandboxes.c.token_id, sqlite_where=sa.text(OCCUPYING))
 sa.Index("sandboxes_of_owner", sandboxes.c.owner, sandboxes.c.created_at_ms)
@@ -54,6 +55,17 @@ tokens = sa.Table(
     sa.Column("expires_at_ms", sa.BigInteger),
     sa.Column("revoked_at_ms", sa.BigInteger),
     sa.Column("max_running", sa.Integer),
+    sa.Column("policy", sa.Text, comment="name of the policy of its sandboxes whose label names none"),
+)
+
+policies = sa.Table(
+    "policies",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True, comment="empty: every owner may choose it"),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("document", sa.Text, nullable=False, comment="JSON"),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
 )
 
 meta = sa.Table(

@@ -20,6 +20,11 @@ class HeadSearch:
         self._searched = 0
         self._line_seen = first_line is None
 
+    @property
+    def fresh(self) -> bool:
+        """Nothing of the next head has been searched yet."""
+        return self._searched == 0
+
     def find_end(self, data: bytes, at: int) -> int:
         """Where the head ends, without the empty line; -1: not here yet.
 

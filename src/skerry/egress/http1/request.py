@@ -25,6 +25,9 @@ from skerry.spec.settings import EgressLimits
 # are ASCII without a fragment; which of the rest is canonical is policy's to say.
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z0-9_-]{0,31}) ([!-\"$-~]+) HTTP/1\.([01])")
 
+MAX_REMEMBERED_BYTES = 4_096
+"""Of a head that is compared with the next one."""
+
 
 def parse_request_head(head: bytes, limits: EgressLimits, *, proxy: bool = False) -> RequestHead:
     """Parse a request's head.
@@ -116,6 +119,9 @@ class RequestReader:
     After `END` nothing is read until `next()`: what the client sends ahead is kept, within bounds.
     Once it has raised `Malformed` it raises it always.
 
+    A head that is the same as the one before, byte for byte, is given out as the same object: nobody may
+    change it, and whoever has decided about it can tell.
+
     Args:
         limits: Its `head_bytes`, `fields`, `field_bytes` and `buffer_bytes` are used.
         proxy: The client takes us for its proxy: CONNECT is allowed.
@@ -129,6 +135,8 @@ class RequestReader:
         self._body: Body | None = None
         self._at_end = False
         self._broken: Malformed | None = None
+        self._last: RequestHead | None = None
+        self._last_bytes = b""
 
     @property
     def idle(self) -> bool:
@@ -207,13 +215,17 @@ class RequestReader:
         events: list[RequestEvent] = []
         at = 0
         if self._body is None:
-            end = self._search.find_end(data, 0)
-            if end < 0:
-                self._held = data
-                return events
-            head = parse_request_head(data[:end], self._limits, proxy=self._proxy)
+            if self._last is not None and data.startswith(self._last_bytes) and self._search.fresh:
+                head, at = self._last, len(self._last_bytes)
+            else:
+                end = self._search.find_end(data, 0)
+                if end < 0:
+                    self._held = data
+                    return events
+                at = end + 4
+                head = parse_request_head(data[:end], self._limits, proxy=self._proxy)
+                self._remember(data[:at], head)
             events.append(head)
-            at = end + 4
             if head.framing is Framing.NONE:
                 return self._end(events, data, at)
             self._body = body_of(head.framing, head.length, self._limits, of_request=True)
@@ -225,6 +237,10 @@ class RequestReader:
             return self._end(events, data, at)
         self._held = data[at:]
         return events
+
+    def _remember(self, data: bytes, head: RequestHead) -> None:
+        if len(data) <= MAX_REMEMBERED_BYTES:
+            self._last, self._last_bytes = head, data
 
     def _end(self, events: list[RequestEvent], data: bytes, at: int) -> list[RequestEvent]:
         events.append(END)

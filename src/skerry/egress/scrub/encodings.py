@@ -113,5 +113,12 @@ _PER_BYTE: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
     ("utf-32", _wide("utf-32-be")),
     ("quoted-printable", _replacing(_QUOTED_PRINTABLE)),
     ("quoted-printable-full", _each_byte("=%02X")),
+    ("percent-twice", _each_byte("%%25%02x")),
+    ("html-decimal", _each_character("&#%03d;")),
+    ("octal-escape", _each_byte("\\%03o")),
+    ("hex-spaced", lambda value: value.hex(" ").encode()),
+    ("hex-spaced", lambda value: value.hex(":").encode()),
+    ("numbers", lambda value: ",".join(map(str, value)).encode()),
+    ("numbers", lambda value: ", ".join(map(str, value)).encode()),
     ("rot13", lambda value: codecs.encode(_text(value), "rot13").encode()),
 )

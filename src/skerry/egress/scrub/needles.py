@@ -16,7 +16,7 @@ from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
 from skerry.egress.messages import Secret
 from skerry.egress.scrub.encodings import base64_cores, per_byte
-from skerry.egress.scrub.pieces import SLICE_BYTES, cut, public_length, slice_starts
+from skerry.egress.scrub.pieces import SLICE_BYTES, cut, encoded_slice_starts, public_length, slice_starts
 
 MAX_NEEDLES = 2_000
 MAX_NEEDLE_TEXT_BYTES = 1 << 20
@@ -51,7 +51,7 @@ class _Whole:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A folded value, and where its slices begin (a byte 1 for each offset at which one does)."""
+    """A folded value, or its base64, and where its slices begin (a byte 1 for each offset at which one does)."""
 
     folded: bytes
     starts: bytes
@@ -100,20 +100,33 @@ class Needles:
     def _add(self, name: str, value: bytes, prefix: bytes, *, share: int) -> set[bytes]:
         """Add the anchors of a secret and return all texts that they stand for."""
         public = public_length(value, prefix)
-        stride = _STRIDE * -(-len(value) // (_STRIDE * (MAX_NEEDLES // 2 // share)))
-        slices = _Value(value.lower(), _flags(value, public, stride), name)
-        texts: set[bytes] = set()
-        for at in range(0, len(value) - _SLICE_ANCHOR_BYTES + 1, stride):
-            starts = [start for start in range(max(0, at - _STRIDE + 1), at + 1) if slices.starts[start]]
-            if not starts:
-                continue
-            texts.update(slices.folded[start : start + SLICE_BYTES] for start in starts)
-            candidates = self._anchors.setdefault(slices.folded[at : at + _SLICE_ANCHOR_BYTES], [])
-            if len(candidates) < _MAX_SAME_SLICE:
-                candidates.append((slices, at))
+        slices = slice_starts(value, public)
+        texts = self._add_slices(name, value, slices, most=MAX_NEEDLES // 4 // share)
         for whole in _wholes(name, value, public, share):
             texts.add(whole.text)
             self._anchors.setdefault(whole.text[:ANCHOR_BYTES], []).append(whole)
+        # Line ends cut base64 anywhere. Nothing is held back for these: that would be for nearly any letter.
+        cores = {core for url in (False, True) for _, core, _, _ in base64_cores(value, url=url)}
+        for core in sorted(cores):
+            starts = encoded_slice_starts(value, core, public)
+            self._add_slices(name, core, starts, most=MAX_NEEDLES // 4 // share // len(cores))
+        return texts
+
+    def _add_slices(self, name: str, text: bytes, starts: list[int], *, most: int) -> set[bytes]:
+        """Add anchors of at most so many slices, as many as there may be, and return these."""
+        if not most:
+            return set()
+        stride = _STRIDE * -(-len(text) // (_STRIDE * most))
+        slices = _Value(text.lower(), _flags(text, starts, stride), name)
+        texts: set[bytes] = set()
+        for at in range(0, len(text) - _SLICE_ANCHOR_BYTES + 1, stride):
+            covered = [start for start in range(max(0, at - _STRIDE + 1), at + 1) if slices.starts[start]]
+            if not covered:
+                continue
+            texts.update(slices.folded[start : start + SLICE_BYTES] for start in covered)
+            candidates = self._anchors.setdefault(slices.folded[at : at + _SLICE_ANCHOR_BYTES], [])
+            if len(candidates) < _MAX_SAME_SLICE:
+                candidates.append((slices, at))
         return texts
 
     def _compile(self, texts: set[bytes]) -> None:
@@ -199,10 +212,10 @@ def _slices(begin: int, end: int, offset: int, value: _Value) -> Iterator[Match]
         at = stop
 
 
-def _flags(value: bytes, public: int, stride: int) -> bytes:
+def _flags(text: bytes, starts: list[int], stride: int) -> bytes:
     """A byte 1 at each offset where a slice begins that gives the value away and contains an anchor."""
-    flags = bytearray(len(value))
-    for start in slice_starts(value, public):
+    flags = bytearray(len(text))
+    for start in starts:
         if -start % stride < _STRIDE:
             flags[start] = 1
     return bytes(flags)

@@ -45,6 +45,20 @@ def slice_starts(value: bytes, public: int) -> list[int]:
     return [at for at in own if telling(value[at : at + SLICE_BYTES])] or own
 
 
+def encoded_slice_starts(value: bytes, core: bytes, public: int) -> list[int]:
+    """The same for base64 of a value: offsets in it whose slices stand for bytes that give the value away.
+
+    Args:
+        core: What base64 has of the value, from one of its first bytes on.
+    """
+    starts: list[int] = []
+    for at in range(len(core) - SLICE_BYTES + 1):
+        begin, end = at * 3 // 4, (at + SLICE_BYTES) * 3 // 4
+        if begin + SLICE_BYTES // 4 >= public and telling(value[begin:end]):
+            starts.append(at)
+    return starts
+
+
 def cut(value: bytes, public: int, piece_bytes: int) -> list[tuple[int, int]]:
     """Cut a value into neighbouring pieces, each of which gives it away.
 

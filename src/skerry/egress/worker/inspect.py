@@ -1,7 +1,6 @@
 """Connections whose requests are looked at: `skerry.egress.worker.flow.Inspector`."""
 
 import asyncio
-import socket
 import ssl
 import time
 
@@ -12,12 +11,14 @@ from skerry.egress.messages import Rules
 from skerry.egress.worker.audit import Event
 from skerry.egress.worker.classify import Kind
 from skerry.egress.worker.flow import Flow
-from skerry.egress.worker.inspect_certificates import Certificates
+from skerry.egress.worker.inspect_certificates import PROTOCOLS, Certificates
 from skerry.egress.worker.inspect_connection import Connection
 from skerry.egress.worker.inspect_rules import Prepared
+from skerry.egress.worker.inspect_stream import Stream
+from skerry.egress.worker.inspect_tls import Tls
 from skerry.egress.worker.limits import Clock
 from skerry.egress.worker.refuse import refuse
-from skerry.egress.worker.upstream_tls import ALPN, handshake, upstream_context
+from skerry.egress.worker.upstream_tls import upstream_context
 from skerry.policy.verdict import Reason
 
 TICK_S = 1.0
@@ -26,6 +27,7 @@ TICK_S = 1.0
 MAX_UNTRUSTING = 256
 """Names whose clients were found not to trust us; each is reported once."""
 
+_SERVED = frozenset(protocol.encode() for protocol in PROTOCOLS)
 _UNTRUSTED = frozenset(
     {
         "TLSV1_ALERT_UNKNOWN_CA",
@@ -62,17 +64,17 @@ class Inspection:
 
     async def serve(self, flow: Flow, hello: Hello) -> None:
         """Terminate TLS and serve requests."""
-        if self._certificates is None or (hello.alpn and ALPN.encode() not in hello.alpn):
+        if self._certificates is None or (hello.alpn and _SERVED.isdisjoint(hello.alpn)):
             reason = Reason.LIMIT_REACHED if self._certificates is None else Reason.HTTP2_NOT_SUPPORTED
             await refuse(flow, reason, Kind.TLS)
             return
-        sock = await self._accept(flow, hello, self._certificates)
-        if sock is not None:
-            await self._run(flow, sock, self._upstream_context)
+        tls = await self._accept(flow, hello, self._certificates)
+        if tls is not None:
+            await self._run(flow, tls, self._upstream_context)
 
     async def serve_plain(self, flow: Flow) -> None:
         """Serve requests in clear."""
-        await self._run(flow, flow.client, None)
+        await self._run(flow, None, None)
 
     def _certify(self, rules: Rules) -> None:
         if rules.authority is None:
@@ -83,28 +85,20 @@ class Inspection:
         else:
             self._certificates.adopt(rules.authority)
 
-    async def _accept(self, flow: Flow, hello: Hello, certificates: Certificates) -> ssl.SSLSocket | None:
+    async def _accept(self, flow: Flow, hello: Hello, certificates: Certificates) -> Tls | None:
         """Do a handshake as the server; None when it failed."""
-        context = certificates.context(str(flow.host), flow.shared.now_ms())
-        tls = context.wrap_socket(
-            flow.client, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
-        )
-        done = False
+        tls = Tls(certificates.context(str(flow.host), flow.shared.now_ms()), server_side=True)
         try:
             async with asyncio.timeout(flow.shared.limits.settings.handshake_s):
-                await handshake(tls)
-            done = True
+                await tls.handshake(flow.client)
         except TimeoutError:
             flow.shared.limits.hit("handshake_s")
-        except ssl.SSLError as error:
-            if error.reason in _UNTRUSTED:
+            return None
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) and error.reason in _UNTRUSTED:
                 self._report_untrusting(flow, hello)
-        except OSError:
-            pass
-        finally:
-            if not done:
-                tls.close()
-        return tls if done else None
+            return None
+        return tls
 
     def _report_untrusting(self, flow: Flow, hello: Hello) -> None:
         name = str(flow.host)
@@ -117,8 +111,9 @@ class Inspection:
         alpn = b",".join(hello.alpn).decode("latin-1")
         flow.shared.audit.record(msgspec.structs.replace(entry, sni=name, alpn=alpn, note=hint))
 
-    async def _run(self, flow: Flow, sock: socket.socket, context: ssl.SSLContext | None) -> None:
-        connection = Connection(flow, self._prepared, sock, context)
+    async def _run(self, flow: Flow, tls: Tls | None, context: ssl.SSLContext | None) -> None:
+        client = Stream(flow.client, tls, flow.shared.limits.settings.buffer_bytes)
+        connection = Connection(flow, self._prepared, client, context)
         flow.still_fits = connection.still_fits
         self._connections.add(connection)
         if not self._ticking:

@@ -34,6 +34,12 @@ class Refusal:
     cut: bool = False
 
 
+def refusal_of(error: Malformed) -> Refusal:
+    """What becomes of a request that cannot be parsed."""
+    reasons = {405: Reason.METHOD_NOT_ALLOWED, 421: Reason.NAME_MISMATCH}
+    return Refusal(reasons.get(error.status, Reason.MALFORMED_REQUEST))
+
+
 def admit(
     head: RequestHead, flow: Flow, prepared: Prepared, *, now_s: float, tls: bool
 ) -> Admitted | Refusal:
@@ -65,6 +71,21 @@ def admit(
     if limits.rates and not prepared.within_rates(limits.rates):
         return Refusal(Reason.RATE_LIMITED, verdict.rule)
     return _substituted(head, flow, prepared, verdict, now_s, key)
+
+
+def admit_again(admitted: Admitted, prepared: Prepared, *, now_s: float) -> bool:
+    """Whether a request with the very same head, on the same connection, may be sent like the one before it.
+
+    When it carries secrets, their budgets are charged until `Budgets.release`. False means nothing but that
+    `admit` must be asked.
+    """
+    if not admitted.repeatable or admitted.generation != prepared.generation:
+        return False
+    for at, name in enumerate(admitted.secrets):
+        if prepared.budgets.take(name, now_s) is not None:
+            prepared.budgets.release(admitted.secrets[:at])
+            return False
+    return True
 
 
 def decide(head: RequestHead, flow: Flow) -> RequestVerdict:
@@ -120,6 +141,8 @@ def _substituted(
         max_request_bytes=verdict.limits.max_request_bytes,
         max_response_bytes=verdict.limits.max_response_bytes,
         websocket_key=key,
+        generation=prepared.generation,
+        repeatable=not verdict.limits.rates and prepared.last(names),
     )
 
 

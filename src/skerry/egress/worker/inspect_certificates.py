@@ -6,7 +6,9 @@ from collections import OrderedDict
 from skerry.egress.ca import LEAF_BACKDATED, LEAF_LIFETIME, Issuer
 from skerry.egress.messages import Authority
 from skerry.egress.worker.inspect_openssl import leaf_key
-from skerry.egress.worker.upstream_tls import ALPN
+
+PROTOCOLS = ("http/1.1", "http/1.0")
+"""What can be asked for in a hello, the best one first."""
 
 _RENEW_AFTER_MS = int((LEAF_LIFETIME - LEAF_BACKDATED).total_seconds() * 1000) // 2
 """Half of what is left of a certificate when it is made; connections may outlive theirs."""
@@ -60,7 +62,7 @@ class Certificates:
 
 
 def server_context() -> ssl.SSLContext:
-    """A context that serves HTTP/1.1, without a certificate yet.
+    """A context that serves `PROTOCOLS`, without a certificate yet.
 
     Sessions are not resumed: every connection shows its name and is decided about anew.
     """
@@ -68,5 +70,5 @@ def server_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.num_tickets = 0
-    context.set_alpn_protocols([ALPN])
+    context.set_alpn_protocols(list(PROTOCOLS))
     return context

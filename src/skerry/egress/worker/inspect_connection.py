@@ -5,7 +5,6 @@ All is done in callbacks, of the two streams and of the audit trail; only connec
 """
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Iterator
 
@@ -24,57 +23,53 @@ from skerry.egress.scrub.decoding import Undecodable
 from skerry.egress.websocket import check_response
 from skerry.egress.worker import inspect_records as records
 from skerry.egress.worker.flow import Flow
-from skerry.egress.worker.inspect_admission import Refusal, admit, still_admitted
+from skerry.egress.worker.inspect_admission import Refusal, refusal_of, still_admitted
 from skerry.egress.worker.inspect_answer import TooLong, portion_of, reason_of
 from skerry.egress.worker.inspect_deadlines import Deadlines, Expired
 from skerry.egress.worker.inspect_exchange import Exchange, Stopped
+from skerry.egress.worker.inspect_history import History
 from skerry.egress.worker.inspect_origin import Origin, OriginFailed, OriginListener, connect
 from skerry.egress.worker.inspect_rules import Prepared
 from skerry.egress.worker.inspect_stream import Listener, Stream
 from skerry.egress.worker.inspect_websocket import Frames, WebSocket
 from skerry.policy.verdict import Reason
 
-_OF_MALFORMED = {405: Reason.METHOD_NOT_ALLOWED, 421: Reason.NAME_MISMATCH}
-
 
 class Connection:
     """Both sides of one inspected connection.
 
     Attributes:
-        exchange: The request that is under way; None between requests.
+        exchange: The request that is under way; None between requests, of which there were `history`.
         websocket: Once the connection has become one.
-        exchanges: Requests so far.
 
     Args:
-        sock: To the client, non-blocking, after its handshake; owned from now on.
+        client: Not listened to yet; owned from now on.
         context: For TLS to the origin; None: both sides speak in clear.
     """
 
     def __init__(
-        self, flow: Flow, prepared: Prepared, sock: socket.socket, context: ssl.SSLContext | None
+        self, flow: Flow, prepared: Prepared, client: Stream, context: ssl.SSLContext | None
     ) -> None:
         limits = flow.shared.limits.settings
-        self.client = Stream(sock, limits.buffer_bytes)
-        self.client.listen(Listener(self._client_said, self._client_ended, self._client_drained))
+        client.listen(Listener(self._client_said, self._client_ended, self._client_drained))
+        self.client = client
         self.exchange: Exchange | None = None
         self.websocket: WebSocket | None = None
         self.requests = RequestReader(limits)
-        self.exchanges = 0
+        self.history = History(flow, prepared, tls=context is not None)
         self._flow = flow
         self._prepared = prepared
         self._context = context
         self._limits = limits
         self._origin: Origin | None = None
         self._answering: Iterator[bytes] | None = None
-        self._deadlines = Deadlines(self, limits)
+        self._deadlines = Deadlines(limits)
         self._loop = asyncio.get_running_loop()
-        self._used: dict[str, bytes | None] = {}
-        self._scrubbing = False
         self._keep_alive = True
         self._unconnected = False
         self._over = False
         self._clean = True
-        self._awaited: asyncio.Future[None] | None = None
+        self._attention = asyncio.Event()
 
     @property
     def origin(self) -> Stream | None:
@@ -98,16 +93,12 @@ class Connection:
             self._flow.received_bytes += self.client.sent_bytes
 
     def still_fits(self) -> bool:
-        """Whether the present rules allow what is going on.
-
-        After a secret was rotated or revoked the connection serves no further request: what the origin sends
-        on it would not be searched for the earlier value.
-        """
-        if any(self._prepared.value_of(name) != value for name, value in self._used.items()):
-            if self.exchange is None:
-                return False
-            self._keep_alive = False
-        return self.exchange is None or still_admitted(self.exchange.admitted, self._flow, self._prepared)
+        """Whether the present rules allow what is going on."""
+        outdated = self.history.outdated
+        self._keep_alive = self._keep_alive and not outdated
+        if self.exchange is None:
+            return not outdated
+        return still_admitted(self.exchange.admitted, self._flow, self._prepared)
 
     def tick(self) -> None:
         """To be called about once a second."""
@@ -117,7 +108,7 @@ class Connection:
             self._end(False)
             return
         try:
-            self._deadlines.check(self._loop.time())
+            self._deadlines.check(self, self._loop.time())
         except Expired as expired:
             if expired.waits_for_nothing:
                 self._end(True)
@@ -160,7 +151,7 @@ class Connection:
                 try:
                     self.exchange.take(event)
                 except Stopped as stop:
-                    self._refuse(Refusal(stop.reason, secret=stop.secret, cut=stop.cut))
+                    self._stopped(stop)
             if self._over:
                 return
         self._go_on()
@@ -186,19 +177,15 @@ class Connection:
     def _begin(self, head: RequestHead) -> None:
         """Decide about a request."""
         now_s = self._loop.time()
-        outcome = admit(head, self._flow, self._prepared, now_s=now_s, tls=self._context is not None)
+        outcome = self.history.decide(head, now_s)
         if isinstance(outcome, Refusal):
             self._refuse(outcome, head)
             return
-        for name in outcome.secrets:
-            self._used[name] = self._prepared.value_of(name)
-        self._scrubbing = self._scrubbing or outcome.scrub
-        self.exchange = self._prepared.exchange(outcome, self._limits, now_s, scrub=self._scrubbing)
-        self.exchanges += 1
+        self.exchange = self.history.begin(outcome, now_s)
         self._keep_alive = self._keep_alive and head.keep_alive and not self._flow.via_proxy
         if self._origin is None:
             self._unconnected = True
-            self._wake()
+            self._attention.set()
         else:
             self._record_use(self.exchange)
 
@@ -210,14 +197,17 @@ class Connection:
             self._end(True)
         elif events:
             self._take_answer(events)
-        elif exchange.answer.status == 0 and self.exchanges > 1:
+        elif exchange.answer.status == 0 and self.history.count > 1:
             # It hung up while the request was on its way to it. The client knows best what can be repeated.
             self._end(True)
         else:
             self._fail(Reason.UPSTREAM_UNREACHABLE)
 
     def _origin_erred(self) -> None:
-        self._fail(Reason.UPSTREAM_MALFORMED)
+        if self.exchange is None:
+            self._end(True)
+        else:
+            self._fail(Reason.UPSTREAM_MALFORMED)
 
     def _take_answer(self, events: list[ResponseEvent]) -> None:
         exchange = self.exchange
@@ -241,7 +231,7 @@ class Connection:
                 check_response(head, admitted.websocket_key or b"", admitted.head)
             except Malformed:
                 return False
-            self.websocket = WebSocket(self._prepared.needles if self._scrubbing else None)
+            self.websocket = WebSocket(self.history.needles, exchange.search)
             return True
         self._keep_alive = self._keep_alive and head.keep_alive
         if not self._keep_alive:
@@ -287,31 +277,31 @@ class Connection:
 
     def _begin_websocket(self, websocket: WebSocket, events: list[ResponseEvent]) -> None:
         """The handshake is done: frames pass from now on, those first that came with it."""
-        if self._origin is None or self._over:
-            return
-        early = b"".join([event.rest for event in events if isinstance(event, Upgraded)])
-        Frames(self.client, self._origin.stream, websocket, self._end).begin(early, self.requests.rest())
+        if self._origin is not None and not self._over:
+            early = b"".join([event.rest for event in events if isinstance(event, Upgraded)])
+            frames = Frames(self.client, self._origin.stream, websocket, self._end, self._stopped)
+            frames.begin(early, self.requests.rest())
 
     # Before a request can be sent.
 
     async def _something_to_connect(self) -> bool:
         """Wait until a request needs an origin; False when the connection is over."""
         while not self._unconnected and not self._over:
-            self._awaited = self._loop.create_future()
-            await self._awaited
+            self._attention.clear()
+            await self._attention.wait()
         return not self._over
 
     async def _connect(self) -> None:
         """Connect for the present request, and go on with it."""
         try:
-            sock = await connect(self._flow, self._context)
+            sock, tls = await connect(self._flow, self._context)
         except OriginFailed as failure:
             self._fail(failure.reason)
             return
         finally:
             self._unconnected = False
         listener = OriginListener(self._take_answer, self._origin_erred, self._origin_ended, self._balance)
-        self._origin = Origin(sock, self._limits, listener)
+        self._origin = Origin(Stream(sock, tls, self._limits.buffer_bytes), self._limits, listener)
         if self.exchange is not None:
             self._record_use(self.exchange)
         self._go_on()
@@ -346,15 +336,18 @@ class Connection:
 
     def _malformed(self, error: Malformed, data: bytes) -> None:
         """The client's bytes are no request, or not the rest of one."""
-        if self.exchanges == 0 and looks_like_http2(data):
+        if self.history.count == 0 and looks_like_http2(data):
             records.tell_http2(self._flow, self.client)
             self._end(True)
             return
-        self._refuse(Refusal(_OF_MALFORMED.get(error.status, Reason.MALFORMED_REQUEST)))
+        self._refuse(refusal_of(error))
 
     def _fail(self, reason: Reason) -> None:
         """The present request cannot be completed."""
         self._refuse(Refusal(reason))
+
+    def _stopped(self, stop: Stopped) -> None:
+        self._refuse(Refusal(stop.reason, secret=stop.secret, cut=stop.cut))
 
     def _refuse(self, refusal: Refusal, head: RequestHead | None = None) -> None:
         """End the connection, and say why if the client can still be told.
@@ -385,11 +378,7 @@ class Connection:
             self._over = True
             self._clean = clean
             self.client.pause()
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._awaited is not None and not self._awaited.done():
-            self._awaited.set_result(None)
+            self._attention.set()
 
     def _drop_origin(self) -> None:
         if self._origin is not None:

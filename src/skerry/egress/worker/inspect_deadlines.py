@@ -9,6 +9,7 @@ from typing import Protocol
 
 from skerry.egress.http1 import RequestReader
 from skerry.egress.worker.inspect_exchange import Exchange
+from skerry.egress.worker.inspect_history import History
 from skerry.egress.worker.inspect_stream import Stream
 from skerry.egress.worker.inspect_websocket import WebSocket
 from skerry.spec.settings import EgressLimits
@@ -34,7 +35,7 @@ class Watched(Protocol):
     exchange: Exchange | None
     websocket: WebSocket | None
     requests: RequestReader
-    exchanges: int
+    history: History
 
     @property
     def origin(self) -> Stream | None:
@@ -86,11 +87,10 @@ class Deadlines:
     """The clock of one connection."""
 
     __slots__ = (
-        "_limits", "_moving", "_origin", "_phase", "_reader", "_since", "_slow_reader", "_upload", "_watched"
+        "_limits", "_moving", "_origin", "_phase", "_reader", "_since", "_slow_reader", "_upload"
     )  # fmt: skip
 
-    def __init__(self, watched: Watched, limits: EgressLimits) -> None:
-        self._watched = watched
+    def __init__(self, limits: EgressLimits) -> None:
         self._limits = limits
         self._phase: tuple[Phase, int] | None = None
         self._since = 0.0
@@ -100,23 +100,23 @@ class Deadlines:
         self._reader = _Counter()
         self._slow_reader = False
 
-    def check(self, now_s: float) -> None:
-        """Look once more.
+    def check(self, watched: Watched, now_s: float) -> None:
+        """Look once more; always at the same connection.
 
         Raises:
             Expired: The connection has to end.
         """
-        watched = self._watched
-        phase = (self._phase_now(), watched.exchanges)
+        phase = (_phase_of(watched), watched.history.count)
         if phase != self._phase:
             self._phase, self._since = phase, now_s
-            self._moving.start(now_s, self._moved(phase[0]))
+            self._moving.start(now_s, _moved(watched, phase[0]))
             self._upload.start(now_s, watched.client.received_bytes)
             self._origin.start(now_s, watched.origin.sent_bytes if watched.origin is not None else 0)
-        self._check_reader(now_s)
-        self._check_phase(phase[0], now_s, now_s - self._since)
+        self._check_reader(watched.client, now_s)
+        self._check_phase(watched, phase[0], now_s)
 
-    def _check_phase(self, phase: Phase, now_s: float, waited_s: float) -> None:
+    def _check_phase(self, watched: Watched, phase: Phase, now_s: float) -> None:
+        waited_s = now_s - self._since
         limits = self._limits
         match phase:
             case Phase.IDLE if waited_s > limits.idle_s:
@@ -126,14 +126,13 @@ class Deadlines:
             case Phase.ANSWER if waited_s > limits.response_s:
                 raise Expired("response_s")
             case Phase.BODY:
-                self._check_upload(now_s)
+                self._check_upload(watched, now_s)
             case Phase.ANSWER_BODY | Phase.WEBSOCKET:
-                if self._moving.quiet_s(now_s, self._moved(phase)) > limits.websocket_idle_s:
+                if self._moving.quiet_s(now_s, _moved(watched, phase)) > limits.websocket_idle_s:
                     raise Expired("websocket_idle_s")
 
-    def _check_upload(self, now_s: float) -> None:
+    def _check_upload(self, watched: Watched, now_s: float) -> None:
         """The client must send, unless the origin does not take."""
-        watched = self._watched
         if watched.origin is not None and watched.origin.backlog:
             self._upload.start(now_s, watched.client.received_bytes)
             if self._origin.quiet_s(now_s, watched.origin.sent_bytes) > self._limits.idle_s:
@@ -141,9 +140,8 @@ class Deadlines:
         elif self._upload.too_slow(now_s, watched.client.received_bytes, self._limits):
             raise Expired("body_min_bytes_per_s")
 
-    def _check_reader(self, now_s: float) -> None:
+    def _check_reader(self, client: Stream, now_s: float) -> None:
         """A client that has something to read must read it."""
-        client = self._watched.client
         if not client.backlog:
             self._slow_reader = False
         elif not self._slow_reader:
@@ -152,21 +150,21 @@ class Deadlines:
         elif self._reader.too_slow(now_s, client.sent_bytes, self._limits):
             raise Expired("body_min_bytes_per_s")
 
-    def _phase_now(self) -> Phase:
-        watched = self._watched
-        exchange = watched.exchange
-        if watched.websocket is not None:
-            return Phase.WEBSOCKET
-        if exchange is None:
-            return Phase.HEAD if watched.requests.in_head else Phase.IDLE
-        if not exchange.ready:
-            return Phase.PREPARATION
-        awaits_permission = exchange.admitted.head.expects_continue and not exchange.sent_bytes
-        if not exchange.requested and not awaits_permission:
-            return Phase.BODY
-        return Phase.ANSWER_BODY if exchange.told else Phase.ANSWER
 
-    def _moved(self, phase: Phase) -> int:
-        watched = self._watched
-        from_origin = watched.origin.received_bytes if watched.origin is not None else 0
-        return from_origin + (watched.client.received_bytes if phase is Phase.WEBSOCKET else 0)
+def _phase_of(watched: Watched) -> Phase:
+    exchange = watched.exchange
+    if watched.websocket is not None:
+        return Phase.WEBSOCKET
+    if exchange is None:
+        return Phase.HEAD if watched.requests.in_head else Phase.IDLE
+    if not exchange.ready:
+        return Phase.PREPARATION
+    awaits_permission = exchange.admitted.head.expects_continue and not exchange.sent_bytes
+    if not exchange.requested and not awaits_permission:
+        return Phase.BODY
+    return Phase.ANSWER_BODY if exchange.told else Phase.ANSWER
+
+
+def _moved(watched: Watched, phase: Phase) -> int:
+    from_origin = watched.origin.received_bytes if watched.origin is not None else 0
+    return from_origin + (watched.client.received_bytes if phase is Phase.WEBSOCKET else 0)

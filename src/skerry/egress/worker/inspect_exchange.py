@@ -22,7 +22,7 @@ MAX_STRAYS = 16
 
 @dataclass(slots=True)
 class Admitted:
-    """A request that may be sent.
+    """A request that may be sent. Not changed any more.
 
     Attributes:
         head: As the client sent it: policy looks at it again when rules change.
@@ -35,6 +35,8 @@ class Admitted:
         bound: The host has secrets.
         max_request_bytes, max_response_bytes: None: no limit.
         websocket_key: The request is for a WebSocket, with this key.
+        generation: Of the rules that it was decided by.
+        repeatable: The same head will be admitted too while these count, if budgets allow it.
     """
 
     head: RequestHead
@@ -49,6 +51,8 @@ class Admitted:
     max_request_bytes: int | None = None
     max_response_bytes: int | None = None
     websocket_key: bytes | None = None
+    generation: int = 0
+    repeatable: bool = False
 
     @property
     def has_body(self) -> bool:
@@ -144,12 +148,18 @@ class Exchange:
         self.sent_bytes += len(piece)
         if self._left is not None and self.sent_bytes > self._left:
             raise Stopped(Reason.BODY_TOO_LARGE)
-        if self._searched is not None:
-            self._search(self._searched, bytes(piece))
+        self.search(piece)
         self._waiting.append(chunk(piece) if self._chunked else bytes(piece))
 
-    def _search(self, searched: Strays, piece: bytes) -> None:
-        for name, _ in searched.feed(piece):
+    def search(self, piece: bytes | memoryview) -> None:
+        """Look for placeholders in what the client says after the head.
+
+        Raises:
+            Stopped: There is one whose rule does not want it there.
+        """
+        if self._searched is None:
+            return
+        for name, _ in self._searched.feed(bytes(piece)):
             found = f"body:{name}"
             if found not in self.strays and len(self.strays) < MAX_STRAYS:
                 self.strays.append(found)

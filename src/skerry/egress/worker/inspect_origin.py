@@ -10,6 +10,7 @@ from skerry.egress.http1 import Malformed, RequestHead, ResponseEvent, ResponseR
 from skerry.egress.worker.dial import DialFailed
 from skerry.egress.worker.flow import Flow
 from skerry.egress.worker.inspect_stream import Listener, Stream
+from skerry.egress.worker.inspect_tls import Tls
 from skerry.egress.worker.upstream_tls import HandshakeFailed, UntrustedOrigin, connect_tls
 from skerry.policy.verdict import Reason
 from skerry.spec.settings import EgressLimits
@@ -27,7 +28,7 @@ class OriginFailed(Exception):
         self.reason = reason
 
 
-async def connect(flow: Flow, context: ssl.SSLContext | None) -> socket.socket:
+async def connect(flow: Flow, context: ssl.SSLContext | None) -> tuple[socket.socket, Tls | None]:
     """Connect to where a flow goes.
 
     Args:
@@ -37,12 +38,21 @@ async def connect(flow: Flow, context: ssl.SSLContext | None) -> socket.socket:
     """
     try:
         sock = (await flow.dial()).sock
-        if context is None:
-            return sock
-        async with asyncio.timeout(flow.shared.limits.settings.handshake_s):
-            return await connect_tls(sock, str(flow.host), context)
     except DialFailed as failure:
         raise OriginFailed(failure.reason) from None
+    if context is None:
+        return sock, None
+    try:
+        return sock, await _connect_tls(flow, sock, context)
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _connect_tls(flow: Flow, sock: socket.socket, context: ssl.SSLContext) -> Tls:
+    try:
+        async with asyncio.timeout(flow.shared.limits.settings.handshake_s):
+            return await connect_tls(sock, str(flow.host), context)
     except UntrustedOrigin:
         raise OriginFailed(Reason.UPSTREAM_CERTIFICATE) from None
     except HandshakeFailed:
@@ -50,8 +60,6 @@ async def connect(flow: Flow, context: ssl.SSLContext | None) -> socket.socket:
     except TimeoutError:
         flow.shared.limits.hit("handshake_s")
         raise OriginFailed(Reason.TIMED_OUT) from None
-    except OSError:
-        raise OriginFailed(Reason.UPSTREAM_UNREACHABLE) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +83,13 @@ class Origin:
     """A connection to an origin, and the answers that come on it.
 
     Args:
-        sock: Connected, handshake done; owned from now on.
+        stream: Not listened to yet; owned from now on.
     """
 
     __slots__ = ("_listener", "_reader", "stream")
 
-    def __init__(self, sock: socket.socket, limits: EgressLimits, listener: OriginListener) -> None:
-        self.stream = Stream(sock, limits.buffer_bytes)
+    def __init__(self, stream: Stream, limits: EgressLimits, listener: OriginListener) -> None:
+        self.stream = stream
         self._reader = ResponseReader(limits)
         self._listener = listener
         self.stream.listen(Listener(self._said, self._ended, listener.drained))

@@ -13,6 +13,8 @@ from skerry.egress.worker.inspect_stream import Stream
 from skerry.policy.verdict import Reason
 
 MAX_AUTHORITY = 256
+MAX_PLACES = 16
+"""Of secrets in one answer, in a line."""
 
 
 def conclude(flow: Flow, exchange: Exchange, now_s: float, reason: Reason | None) -> None:
@@ -141,4 +143,4 @@ def _entry(
 def _places(hits: list[Hit]) -> tuple[str, ...]:
     if not hits:
         return ()
-    return tuple(dict.fromkeys(f"{hit.place}:{hit.encoding}@{hit.offset}" for hit in hits))
+    return tuple(f"{hit.place}:{hit.encoding}@{hit.offset}" for hit in hits[:MAX_PLACES])

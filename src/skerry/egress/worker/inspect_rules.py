@@ -27,6 +27,7 @@ class Prepared:
     """Secrets, needles and budgets of one sandbox.
 
     Attributes:
+        generation: Grows with every change of the rules.
         secrets: By name, as they are now.
         needles: What answers are searched for.
         on_stray: By name: what happens to requests with the placeholder where it is inert.
@@ -42,11 +43,13 @@ class Prepared:
         self._right: dict[bytes, tuple[Host, int]] = {}
         self._buckets: dict[tuple[str, int], TokenBucket] = {}
         self._secrets: tuple[Secret, ...] = ()
+        self.generation = 0
         self.needles = Needles(())
         self.adopt(rules)
 
     def adopt(self, rules: Rules) -> None:
         """Go by other rules from now on."""
+        self.generation += 1
         if rules.secrets != self._secrets:
             self.needles = Needles(rules.secrets)
         self._secrets = rules.secrets
@@ -84,19 +87,22 @@ class Prepared:
             self._right.clear()
         self._right[value] = (host, port)
 
-    def exchange(self, admitted: Admitted, limits: EgressLimits, now_s: float, *, scrub: bool) -> Exchange:
+    def exchange(
+        self, admitted: Admitted, limits: EgressLimits, now_s: float, *, needles: Needles | None
+    ) -> Exchange:
         """Begin to carry a request out.
 
         Args:
-            scrub: Its answer is searched for secrets.
+            needles: What its answer is searched for; None: it is not.
         """
         answer = Answer(
             limits,
             client_minor=admitted.head.minor,
-            needles=self.needles if scrub else None,
+            needles=needles,
             max_bytes=admitted.max_response_bytes,
         )
-        searched = Strays(self._placeholders) if admitted.has_body and self._placeholders else None
+        says_more = admitted.has_body or admitted.websocket_key is not None
+        searched = Strays(self._placeholders) if says_more and self._placeholders else None
         return Exchange(
             admitted,
             answer,
@@ -119,6 +125,10 @@ class Prepared:
             found = TokenBucket(per_min / 60, max(1, per_min // 10), self._clock)
             self._buckets[rule, per_min] = found
         return found
+
+    def last(self, names: tuple[str, ...]) -> bool:
+        """Whether none of these secrets expires."""
+        return all(self.secrets[name].rule.expires_at_ms is None for name in names)
 
     def usable(self, names: tuple[str, ...], now_ms: int) -> bool:
         """Whether all of these secrets still have values that may be used."""

@@ -1,8 +1,8 @@
 """One end of an inspected connection: bytes that come and go, over TLS or in clear, without a task.
 
-It works on the socket itself rather than on a transport of the event loop: nothing is buffered for reading
-(a TLS record is read when it is wanted), an end without ``close_notify`` can be told from one with it, and
-what a peer sent before it reset the connection is still read.
+It works on the socket itself rather than on a transport of the event loop: nothing is kept for reading, an
+end without ``close_notify`` can be told from one with it, and what a peer sent before it reset the connection
+is still read.
 """
 
 import asyncio
@@ -14,16 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from skerry.egress.worker.denial import reset, say_and_close
-from skerry.egress.worker.upstream_tls import say_goodbye
+from skerry.egress.worker.inspect_tls import Tls
 
-READ_BYTES = 16_384
-"""A TLS record holds no more, so that one read leaves nothing behind in the TLS library, where the event loop
-does not see it (RFC 8446, section 5.1)."""
-
-MAX_READS = 4
-"""At once, before other connections have their turn."""
-
-_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError)
+READ_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,44 +43,41 @@ class Stream:
     Attributes:
         backlog: Bytes that wait to be sent.
         full: They are too many.
-        received_bytes, sent_bytes: So far, without what waits.
+        received_bytes: So far, as the listener got them.
+        sent_bytes: So far, without what waits; encrypted ones if so.
         closed: Nothing more is read or written.
         broken: The peer takes nothing more; what is written is dropped.
 
     Args:
-        sock: Non-blocking, handshake done; owned from now on. Reading starts with `resume`.
+        sock: Non-blocking; owned from now on. Reading starts with `resume`.
+        tls: After its handshake; None: in clear.
         buffer_bytes: With so much in the backlog it is full.
     """
 
     __slots__ = (
-        "_emptied", "_ended", "_fd", "_listener", "_loop", "_queue", "_read", "_reading", "_send", "_sock",
-        "_write_first", "_writing", "backlog", "broken", "buffer_bytes", "closed", "full", "received_bytes",
-        "sent_bytes",
+        "_early", "_emptied", "_ended", "_fd", "_listener", "_loop", "_queue", "_reading", "_sock", "_tls",
+        "_writing", "backlog", "broken", "buffer_bytes", "closed", "full", "received_bytes", "sent_bytes",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, buffer_bytes: int) -> None:
+    def __init__(self, sock: socket.socket, tls: Tls | None, buffer_bytes: int) -> None:
         self._sock = sock
         self._fd = sock.fileno()
+        self._tls = tls
+        self._early = tls is not None and tls.has_early
         self._listener = _NOBODY
         self._loop = asyncio.get_running_loop()
-        self._read = sock.read if isinstance(sock, ssl.SSLSocket) else sock.recv
-        self._send = sock.send
         self._queue: deque[bytes | memoryview] = deque()
         self._reading = False
         self._writing = False
-        self._write_first = False
         self._ended = False
-        self.full = False
         self._emptied: asyncio.Future[None] | None = None
-        self.broken = False
         self.buffer_bytes = buffer_bytes
         self.backlog = 0
+        self.full = False
         self.received_bytes = 0
         self.sent_bytes = 0
         self.closed = False
-        # The event loop sends no small segments late; neither may the kernel.
-        with suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.broken = False
 
     def listen(self, listener: Listener) -> None:
         """Tell this one from now on."""
@@ -101,31 +91,27 @@ class Stream:
 
     def resume(self) -> None:
         """Read. Idempotent."""
-        if not self._reading and not self.closed and not self._ended and not self._write_first:
+        if not self._reading and not self.closed and not self._ended:
             self._reading = True
             self._loop.add_reader(self._fd, self._readable)
+            if self._early:
+                self._early = False
+                self._loop.call_soon(self._received, b"")
 
     def write(self, data: bytes) -> None:
         """Send, now or when there is room.
 
         When the stream is `full` then, whoever has more should wait for `Listener.drained`.
         """
-        if not data or self.closed or self.broken:
-            return
-        self._queue.append(data)
-        self.backlog += len(data)
-        if not self._writing:
-            self._flush()
-        if self.backlog >= self.buffer_bytes:
-            self.full = True
+        if data and not self.closed and not self.broken:
+            self._enqueue(data if self._tls is None else self._tls.encrypt(data))
 
     def close(self) -> None:
         """Say goodbye and close; what waits is not sent. Idempotent."""
         if self.closed:
             return
         self._stop()
-        if isinstance(self._sock, ssl.SSLSocket) and not self.backlog:
-            say_goodbye(self._sock)
+        self._say_goodbye()
         self._sock.close()
 
     def abort(self) -> None:
@@ -133,10 +119,10 @@ class Stream:
         if self.closed:
             return
         self._stop()
-        if isinstance(self._sock, ssl.SSLSocket):
-            self._sock.close()
-        else:
+        if self._tls is None:
             reset(self._sock)
+        else:
+            self._sock.close()
 
     async def finish(self, stall_s: float) -> None:
         """Send what waits, say goodbye, let the peer read it, and close.
@@ -156,9 +142,8 @@ class Stream:
         if self.closed:
             return
         self._stop()
-        if isinstance(self._sock, ssl.SSLSocket):
-            say_goodbye(self._sock)
-        await say_and_close(socket.socket(fileno=self._sock.detach()), b"")
+        self._say_goodbye()
+        await say_and_close(self._sock, b"")
 
     def _stop(self) -> None:
         self.pause()
@@ -166,54 +151,66 @@ class Stream:
         self._listener = _NOBODY
         self.closed = True
 
+    def _say_goodbye(self) -> None:
+        if self._tls is not None and not self.backlog:
+            with suppress(OSError):
+                self._sock.send(self._tls.goodbye())
+
     def _readable(self) -> None:
-        for _ in range(MAX_READS):
+        try:
+            data = self._sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._end(clean=False)
+            return
+        if data:
+            self._received(data)
+        else:
+            self._end(clean=self._tls is None or self._tls.ended)
+
+    def _received(self, data: bytes) -> None:
+        if self._tls is not None:
             try:
-                data = self._read(READ_BYTES)
-            except _NOT_NOW:
-                return
-            except ssl.SSLWantWriteError:
-                # An answer of the TLS library to the peer (a key update) finds no room.
-                self._wait_for_room_to_read()
-                return
-            except OSError:
+                data = self._tls.decrypt(data)
+            except ssl.SSLError:
                 self._end(clean=False)
                 return
-            if not data:
-                self._end(clean=True)
-                return
-            size = len(data)
-            self.received_bytes += size
+            self._enqueue(self._tls.due())
+        if data:
+            self.received_bytes += len(data)
             self._listener.received(data)
-            if size < READ_BYTES or not self._reading:
-                return
-
-    def _wait_for_room_to_read(self) -> None:
-        self.pause()
-        self._write_first = True
-        self._start_writing()
+        if self._tls is not None and self._tls.ended:
+            self._end(clean=True)
 
     def _end(self, *, clean: bool) -> None:
-        self._ended = True
-        self.pause()
-        self._listener.ended(clean)
+        if not self._ended:
+            self._ended = True
+            self.pause()
+            self._listener.ended(clean)
+
+    def _enqueue(self, data: bytes) -> None:
+        if not data:
+            return
+        self._queue.append(data)
+        self.backlog += len(data)
+        if not self._writing:
+            self._flush()
+        if self.backlog >= self.buffer_bytes:
+            self.full = True
 
     def _flush(self) -> None:
         try:
             while self._queue:
                 data = self._queue[0]
-                if len(data) > READ_BYTES:
-                    # A record at a time: one that finds no room must be tried again exactly as it was.
-                    self._queue[0] = view = memoryview(data)
-                    data = view[:READ_BYTES]
-                sent = self._send(data)
+                sent = self._sock.send(data)
                 self.backlog -= sent
                 self.sent_bytes += sent
-                if sent == len(self._queue[0]):
+                if sent == len(data):
                     self._queue.popleft()
                 else:
-                    self._queue[0] = memoryview(self._queue[0])[sent:]
-        except (BlockingIOError, ssl.SSLWantWriteError):
+                    self._queue[0] = memoryview(data)[sent:]
+        except BlockingIOError:
             self._start_writing()
         except OSError:
             self._write_failed()
@@ -239,9 +236,6 @@ class Stream:
 
     def _writable(self) -> None:
         self._flush()
-        if self._write_first and not self._writing:
-            self._write_first = False
-            self.resume()
         if self._emptied is not None and not self._writing and not self._emptied.done():
             self._emptied.set_result(None)
         if self.full and self.backlog < self.buffer_bytes // 4 and not self.closed:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from skerry.egress.scrub.needles import Needles
 from skerry.egress.scrub.scrubber import Hit, Scrubber
 from skerry.egress.websocket import Control, Event, FrameReader, FrameWriter, MalformedFrame, Piece
+from skerry.egress.worker.inspect_exchange import Stopped
 from skerry.egress.worker.inspect_stream import Listener, Stream
 
 MAX_HITS = 64
@@ -19,9 +20,11 @@ class WebSocket:
 
     Args:
         needles: None: nothing is searched.
+        look_at: Gets what the client says; may raise `Stopped`.
     """
 
-    def __init__(self, needles: Needles | None) -> None:
+    def __init__(self, needles: Needles | None, look_at: Callable[[bytes], None]) -> None:
+        self._look_at = look_at
         self._from_client = FrameReader(masked=True)
         self._to_origin = FrameWriter(masked=True)
         self._from_origin = FrameReader(masked=False)
@@ -34,9 +37,12 @@ class WebSocket:
         """What goes to the origin.
 
         Raises:
-            MalformedFrame: Both connections must be closed.
+            MalformedFrame, Stopped: Both connections must be closed.
         """
-        return b"".join(map(self._to_origin.write, self._from_client.feed(data)))
+        events = self._from_client.feed(data)
+        for event in events:
+            self._look_at(event.data)
+        return b"".join(map(self._to_origin.write, events))
 
     def from_origin(self, data: bytes) -> bytes:
         """What goes to the client.
@@ -79,15 +85,22 @@ class Frames:
 
     Args:
         on_end: Called once when it is over; True when the client may read what was said last.
+        on_stop: Called instead when the client has said what must not be.
     """
 
     def __init__(
-        self, client: Stream, origin: Stream, websocket: WebSocket, on_end: Callable[[bool], None]
+        self,
+        client: Stream,
+        origin: Stream,
+        websocket: WebSocket,
+        on_end: Callable[[bool], None],
+        on_stop: Callable[[Stopped], None],
     ) -> None:
         self._client = client
         self._origin = origin
         self._websocket = websocket
         self._on_end = on_end
+        self._on_stop = on_stop
 
     def begin(self, from_origin: bytes, from_client: bytes) -> None:
         """Take the streams over.
@@ -106,6 +119,9 @@ class Frames:
             passed = self._websocket.from_client(data)
         except MalformedFrame as error:
             self._break(error)
+            return
+        except Stopped as stop:
+            self._on_stop(stop)
             return
         self._origin.write(passed)
         if self._origin.full:

@@ -20,6 +20,9 @@ from skerry.policy.verdict import Mode, Reason, Verdict
 SILENCE_S = 0.25
 """A client that says nothing for so long may wait for the server to speak first."""
 
+BOUND_SILENCE_S = 2.0
+"""On a host with a secret it waits in vain, because nothing passes unread there: it is told soon."""
+
 
 async def serve(flow: Flow) -> None:
     """Serve or refuse a connection. Returns when it is over; the caller closes the socket.
@@ -85,8 +88,11 @@ async def _kind_unless_over(flow: Flow) -> Kind | None:
     if may_wait_for_server and not arrived(flow.client) and await _server_first(flow):
         return None
     limits = flow.shared.limits
+    patience_s = limits.settings.hello_s
+    if flow.verdict.bound:
+        patience_s = min(patience_s, BOUND_SILENCE_S)
     try:
-        async with asyncio.timeout(limits.settings.hello_s):
+        async with asyncio.timeout(patience_s):
             return await wait_kind(flow.client)
     except TimeoutError:
         limits.hit("hello_s")

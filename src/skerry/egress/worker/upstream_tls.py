@@ -1,13 +1,11 @@
 """TLS towards origins: who is trusted, and the handshake. There is no switch that verifies less."""
 
-import asyncio
 import socket
 import ssl
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from skerry.egress.worker.readiness import readable, writable
+from skerry.egress.worker.inspect_tls import Tls
 from skerry.errors import HostUnusable
 
 ALPN = "http/1.1"
@@ -66,10 +64,8 @@ def upstream_context(extra_roots: tuple[str, ...], bundles: tuple[str, ...] = _B
     return context
 
 
-async def connect_tls(sock: socket.socket, name: str, context: ssl.SSLContext) -> ssl.SSLSocket:
-    """Do a handshake as the client.
-
-    The caller sets the deadline. The socket is used up: it is closed when this fails or is cancelled.
+async def connect_tls(sock: socket.socket, name: str, context: ssl.SSLContext) -> Tls:
+    """Do a handshake as the client. The caller sets the deadline, and owns the socket.
 
     Args:
         sock: Connected and non-blocking.
@@ -79,45 +75,10 @@ async def connect_tls(sock: socket.socket, name: str, context: ssl.SSLContext) -
         HandshakeFailed: Anything else.
     """
     try:
-        tls = context.wrap_socket(
-            sock, server_hostname=name, do_handshake_on_connect=False, suppress_ragged_eofs=False
-        )
-    except (OSError, ValueError):
-        sock.close()
-        raise HandshakeFailed from None
-    try:
-        await handshake(tls)
+        tls = Tls(context, server_name=name)
+        await tls.handshake(sock)
     except ssl.SSLCertVerificationError:
-        tls.close()
         raise UntrustedOrigin from None
-    except OSError:
-        tls.close()
+    except (OSError, ValueError):
         raise HandshakeFailed from None
-    except asyncio.CancelledError:
-        tls.close()
-        raise
     return tls
-
-
-async def handshake(tls: ssl.SSLSocket) -> None:
-    """Do a handshake without blocking. The caller sets the deadline.
-
-    Raises:
-        OSError: It failed; `ssl.SSLError` says how.
-    """
-    while True:
-        try:
-            tls.do_handshake()
-        except ssl.SSLWantReadError:
-            await readable(tls)
-        except ssl.SSLWantWriteError:
-            await writable(tls)
-        else:
-            return
-
-
-def say_goodbye(tls: ssl.SSLSocket) -> None:
-    """Send ``close_notify``, if it can be sent at once, so that the peer can tell the end from a cut."""
-    # Whether the peer answers does not matter: SSLWantReadError.
-    with suppress(OSError, ValueError):
-        tls.unwrap()

@@ -52,6 +52,36 @@ class Roots(Protocol):
         ...
 
 
+class Networks(Protocol):
+    """Networks of sandboxes whose driver has `Capability.OWN_NETWORK`. Implemented by `skerry.hostd.network`.
+
+    A sandbox's network is a network namespace (`Places.network`) in which there are ``lo`` and ``eth0``, up,
+    with an address and a default route. Whatever is sent there arrives at the gateway, and nowhere else,
+    whoever sends it.
+    """
+
+    async def make(self, sandbox_id: SandboxId) -> None:
+        """Make it. On failure parts may be left, for `remove`.
+
+        Raises:
+            ResourceExhausted: There are too many.
+            RuntimeFailed, TimedOut: It cannot be made.
+        """
+        ...
+
+    async def remove(self, sandbox_id: SandboxId) -> None:
+        """Take it away, after the last process in it has ended. Idempotent.
+
+        Raises:
+            RuntimeFailed, TimedOut: It could not be; the call can be repeated.
+        """
+        ...
+
+    def present(self) -> list[SandboxId]:
+        """Sandboxes of which anything of a network is there."""
+        ...
+
+
 class Driver(Protocol):
     """Runs sandboxes with one kind of isolation.
 

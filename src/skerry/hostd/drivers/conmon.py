@@ -39,6 +39,11 @@ exec "$runsc" "$@"
 shell that makes it ``run --detach`` stands between them. Not a file, because /run is often mounted noexec."""
 
 
+_LAST_WORDS = "--panic-log=/proc/self/fd/2"
+"""What Go says when gVisor's own kernel breaks goes into the bounded log, beside what the guest's first process
+prints; without this it is lost. Another name for the pipe that runsc has already."""
+
+
 class _Report(msgspec.Struct):
     """What conmon writes to its sync pipe: a process number, or a negative number and why."""
 
@@ -65,7 +70,7 @@ def arguments(conmon: Path, runsc: Runsc, place: SandboxPlace) -> list[str]:
     """The command that starts a sandbox from its bundle and stays as its parent."""
     runtime = [
         argument
-        for word in ("-c", _CREATE_AND_START, "runsc", str(runsc.binary), *runsc.flags)
+        for word in ("-c", _CREATE_AND_START, "runsc", str(runsc.binary), *runsc.flags, _LAST_WORDS)
         for argument in ("--runtime-arg", word)
     ]
     return [

@@ -17,7 +17,7 @@ from skerry.hostd.cgroups import mounted
 from skerry.hostd.cgroups.layout import Hierarchies
 from skerry.hostd.cgroups.memory_watch import MemoryWatch
 from skerry.hostd.drivers import conmon, gvisor_probe
-from skerry.hostd.drivers.base import AgentEndpoint, Roots, Sink
+from skerry.hostd.drivers.base import AgentEndpoint, Networks, Roots, Sink
 from skerry.hostd.drivers.gvisor_parts import Parts, Processes
 from skerry.hostd.drivers.runsc import Runsc
 from skerry.hostd.guest_agent import GuestAgent
@@ -60,6 +60,7 @@ class GVisorDriver:
         guest_agent: GuestAgent,
         images: Mapping[str, Path],
         roots: Roots,
+        networks: Networks,
         sink: Sink,
         background: Background,
     ) -> None:
@@ -70,6 +71,7 @@ class GVisorDriver:
         self._guest_agent = guest_agent
         self._images = images
         self._roots = roots
+        self._networks = networks
         self._sink = sink
         self._background = background
         self._sandboxes: dict[SandboxId, _Sandbox] = {}
@@ -167,17 +169,17 @@ class GVisorDriver:
         mounted.remove_if_empty(self._hierarchies, self._places.group)
 
     def _parts(self, sandbox_id: SandboxId) -> Parts:
-        place = self._places.sandbox(sandbox_id)
-        group = mounted.group_at(self._hierarchies, f"{self._places.group}/{place.name}")
-        return Parts(place, self._places.network(sandbox_id), group, self._runsc)
+        name = self._places.sandbox(sandbox_id).name
+        group = mounted.group_at(self._hierarchies, f"{self._places.group}/{name}")
+        return Parts(sandbox_id, places=self._places, networks=self._networks, group=group, runsc=self._runsc)
 
     async def _traces(self) -> set[SandboxId]:
         """Every sandbox of this instance of which anything is there, found from the kernel and the files."""
         names = mounted.groups_below(self._hierarchies, self._places.group)
-        names.update(os.listdir(self._places.networks))
         found = {self._places.sandbox_of_directory(name) for name in os.listdir(self._places.sandboxes)}
         found.update(sandbox_of_container(self._places.instance, name) for name in names)
         found.update(await self._roots.present())
+        found.update(self._networks.present())
         return {sandbox_id for sandbox_id in found if sandbox_id is not None}
 
     def _adopt(self, sandbox_id: SandboxId, parts: Parts, processes: Processes) -> None:

@@ -15,11 +15,11 @@ from skerry.errors import RuntimeFailed, SkerryError, TimedOut
 from skerry.hostd.cgroups.group import Group
 from skerry.hostd.cgroups.layout import Limits
 from skerry.hostd.drivers import conmon, oci_spec
-from skerry.hostd.drivers.base import AgentEndpoint
+from skerry.hostd.drivers.base import AgentEndpoint, Networks
 from skerry.hostd.drivers.runsc import Runsc
-from skerry.hostd.places import SandboxPlace
-from skerry.hostd.sys import network_namespace
+from skerry.hostd.places import Places
 from skerry.hostd.sys.processes import ProcessHandle, command_line
+from skerry.spec.ids import SandboxId
 from skerry.spec.sandbox import Ended, StartSpec
 
 MIB = 1 << 20
@@ -65,10 +65,14 @@ class Processes:
 class Parts:
     """One sandbox, running or not. Keeps nothing that the kernel and the files do not say."""
 
-    def __init__(self, place: SandboxPlace, network: Path, group: Group, runsc: Runsc) -> None:
-        self.place = place
+    def __init__(
+        self, sandbox_id: SandboxId, *, places: Places, networks: Networks, group: Group, runsc: Runsc
+    ) -> None:
+        self.place = places.sandbox(sandbox_id)
         self.group = group
-        self._network = network
+        self._sandbox_id = sandbox_id
+        self._network_file = places.network(sandbox_id)
+        self._networks = networks
         self._runsc = runsc
 
     async def create(
@@ -83,7 +87,7 @@ class Parts:
             root=root,
             agent_dir=agent_dir,
             channel_dir=endpoint.directory,
-            network=self._network,
+            network=self._network_file,
             group=self.group.path,
             memory_mib=spec.memory_mib,
             max_processes=spec.max_processes,
@@ -91,9 +95,9 @@ class Parts:
         tasks = HOST_TASKS_BASE + HOST_TASKS_PER_GUEST_TASK * spec.max_processes
         try:
             self._make_files(layout)
-            network_namespace.create(self._network)
         except OSError as error:
             raise RuntimeFailed("the sandbox could not be set up", detail=str(error)) from error
+        await self._networks.make(self._sandbox_id)
         # While it is created the limit is the guest's memory, because gVisor shows the limit that it finds to
         # the guest.
         self.group.create(Limits(spec.memory_mib * MIB, spec.cpus, tasks))
@@ -229,7 +233,7 @@ class Parts:
             raise problems[0]
 
     async def _remove_network(self) -> None:
-        network_namespace.remove(self._network)
+        await self._networks.remove(self._sandbox_id)
 
     async def _remove_files(self) -> None:
         self._runsc.forget(self.place.name)

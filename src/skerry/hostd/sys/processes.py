@@ -155,3 +155,13 @@ def command_line(pid: int) -> list[bytes]:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
     except OSError:
         return []
+
+
+def parent_of(pid: int) -> int | None:
+    """Number of a process's parent; None when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The name, in brackets, may hold anything (proc_pid_stat(5)).
+    return int(stat[stat.rindex(b")") + 2 :].split(b" ")[1])

@@ -311,3 +311,24 @@ def test_no_bytes_of_the_peer_stand_in_an_error() -> None:
     with pytest.raises(Malformed) as caught:
         _head(_request(b"Authorization: Bearer s3cret\0"))
     assert "s3cret" not in repr(caught.value)
+
+
+def test_the_same_head_again_is_the_same_object() -> None:
+    reader = RequestReader(EgressLimits())
+    request = b"POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 2\r\n\r\n"
+    first = reader.feed(request + b"ab")
+    # In pieces it is parsed anew.
+    assert reader.next() == []
+    assert reader.feed(request[:20]) == []
+    second = reader.feed(request[20:] + b"cd")
+    assert second[0] == first[0]
+    assert reader.next() == []
+    third = reader.feed(request + b"ef" + request + b"gh")
+    fourth = reader.next()
+    assert third[0] is second[0]
+    assert fourth[0] is third[0]
+    assert [bytes(event.data) for event in (third[1], fourth[1]) if isinstance(event, Data)] == [b"ef", b"gh"]
+    assert reader.next() == []
+    other = reader.feed(request.replace(b"/a", b"/b") + b"ij")
+    assert isinstance(other[0], RequestHead)
+    assert other[0].target == b"/b"

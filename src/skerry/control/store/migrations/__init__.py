@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from skerry.control.store.migrations import m0001_initial
+from skerry.control.store.migrations import m0001_initial, m0002_egress
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
@@ -31,4 +31,7 @@ class Migration(msgspec.Struct, frozen=True):
     upgrade: "Callable[[Operations], None]"
 
 
-MIGRATIONS = (Migration(version=1, compatible_from=1, upgrade=m0001_initial.upgrade),)
+MIGRATIONS = (
+    Migration(version=1, compatible_from=1, upgrade=m0001_initial.upgrade),
+    Migration(version=2, compatible_from=1, upgrade=m0002_egress.upgrade),
+)

@@ -1,0 +1,3 @@
+"""egressd's broker: knows what each sandbox may do and holds its secrets, and never parses what a sandbox
+sends.
+"""

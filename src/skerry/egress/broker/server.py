@@ -1,0 +1,100 @@
+"""egressd's socket: frames in, verbs out, answers back. What comes from it is hostile, though only api's user
+may connect.
+"""
+
+import asyncio
+import os
+import socket
+import struct
+from pathlib import Path
+
+import structlog
+
+from skerry.egress.broker.background import Background
+from skerry.egress.broker.connection import Connection
+from skerry.egress.broker.service import Broker
+
+MAX_CONNECTIONS = 32
+
+_BACKLOG = 16
+_UCRED = struct.Struct("iII")  # unix(7), SO_PEERCRED
+_ACCEPT_PAUSE_S = 0.5
+
+_log = structlog.get_logger("skerry.egress.server")
+
+
+def bind(path: Path, *, group_id: int) -> socket.socket:
+    """Make the listening socket, in place of an old one; only root and one group may connect. Needs root.
+
+    Raises:
+        OSError: The path cannot be used.
+    """
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        previous = os.umask(0o177)
+        try:
+            listener.bind(str(unfinished))
+        finally:
+            os.umask(previous)
+        os.chown(unfinished, 0, group_id)
+        unfinished.chmod(0o660)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+        os.replace(unfinished, path)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+class BrokerServer:
+    """Accepts connections of one user.
+
+    Args:
+        listener: Made by `bind`; owned from now on.
+        allowed_uid: Whose connections are served; nobody else's, not even root's.
+    """
+
+    def __init__(self, listener: socket.socket, *, broker: Broker, allowed_uid: int) -> None:
+        self._listener = listener
+        self._broker = broker
+        self._allowed_uid = allowed_uid
+        self._connections = 0
+
+    async def serve(self) -> None:
+        """Accept until cancelled; then all connections and calls have ended."""
+        loop = asyncio.get_running_loop()
+        with self._listener:
+            async with Background() as connections:
+                while True:
+                    try:
+                        sock, _ = await loop.sock_accept(self._listener)
+                    except OSError as error:  # out of descriptors: trying at once would only burn time
+                        _log.error("accept_failed", error=str(error))
+                        await asyncio.sleep(_ACCEPT_PAUSE_S)
+                        continue
+                    self._admit(sock, connections)
+
+    def _admit(self, sock: socket.socket, connections: Background) -> None:
+        uid = peer_uid(sock)
+        if uid != self._allowed_uid or self._connections >= MAX_CONNECTIONS:
+            _log.warning("connection_refused", uid=uid, connections=self._connections)
+            sock.close()
+            return
+        sock.setblocking(False)
+        self._connections += 1
+        connections.start(self._serve(sock, connections), name="connection")
+
+    async def _serve(self, sock: socket.socket, connections: Background) -> None:
+        try:
+            await Connection(sock, self._broker, connections).serve()
+        finally:
+            self._connections -= 1
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Who connected, as the kernel knows it."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(credentials)[1])

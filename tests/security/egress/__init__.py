@@ -1,0 +1,1 @@
+"""The outbound gateway under attack from inside real sandboxes."""
