@@ -142,7 +142,8 @@ def test_a_whole_round_with_errors_needs_no_file_of_the_interpreter(
     fetch = f"curl -sS {patience} -o /dev/null -w '%{{http_code}}' http://10.0.0.1"
     for _ in range(2):
         assert skerry.text("exec", sandbox_id, fetch) == "403"
-        skerry.command("exec", sandbox_id, "getent hosts no-such-name.example", expect=2)
+        # Whatever the host's resolver says of it.
+        skerry.command("exec", sandbox_id, "curl -sS -m 20 http://no-such-name.example", expect=None)
         skerry.kill("egressd")
     skerry.kill("api")
     skerry.command("kill", sandbox_id)

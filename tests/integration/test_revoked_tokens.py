@@ -3,16 +3,18 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from skerry.api.app import SHUTDOWN_S
 from skerry.api.deno.websocket import POLICY_VIOLATION
 from tests.conftest import Built
 from tests.harness.rpc_client import PYTHON_AGENT, rpc_client
-from tests.harness.running_api import RunningApi, fake, running_api
-from tests.harness.waiting import until_awaited
+from tests.harness.running_api import RunningApi, fake, fake_with_network, running_api
+from tests.harness.waiting import until, until_awaited
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +136,25 @@ async def _create(api: RunningApi, value: str) -> int | None:
             return await client.close_code()
     except aiohttp.WSServerHandshakeError as error:
         return error.status
+
+
+async def test_a_request_that_waits_does_not_hold_up_the_end_of_the_server(
+    built: Built, tmp_path: Path
+) -> None:
+    async def follow(url: str, value: str, sandbox_id: str) -> None:
+        path = f"/skerry/v1/sandboxes/{sandbox_id}/audit?wait_ms=30000"
+        headers = {"Authorization": f"Bearer {value}"}
+        async with aiohttp.ClientSession(url, headers=headers) as session, session.get(path) as response:
+            await response.read()
+
+    serving = running_api(fake_with_network(built), tmp_path)
+    api = await asyncio.to_thread(serving.__enter__)
+    async with rpc_client(api.url, api.alice, config={"timeout": "5m"}) as client:
+        sandbox_id = client.sandbox_id
+    api.egress.stalled["read_audit"] = asyncio.Event()
+    following = asyncio.create_task(follow(api.url, api.alice, sandbox_id))
+    await until(lambda: api.egress.called["read_audit"])
+    stopping = asyncio.create_task(asyncio.to_thread(serving.__exit__, None, None, None))
+    with pytest.raises(aiohttp.ClientError):
+        await asyncio.wait_for(following, SHUTDOWN_S - 1)
+    await stopping

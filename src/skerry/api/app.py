@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from skerry.api.admin import AdminRoutes
+from skerry.api.authentication import prepare
 from skerry.api.deno.budget import MemoryBudget
 from skerry.api.deno.responses import error_body, error_response, json_response
 from skerry.api.deno.rest import RestRoutes
@@ -57,6 +58,7 @@ def build_app(service: Service, *, host_names: Collection[str] = ()) -> web.Appl
     sessions = SessionRoutes(service, MemoryBudget(), stream_ids(secrets.randbelow))
     app = web.Application(middlewares=[_around_every_request])
     app[_HOST_NAMES] = frozenset(name.lower() for name in host_names)
+    prepare(app)
     app.router.add_get("/api/v3/sandboxes/create", sessions.create)
     app.router.add_get("/api/v3/sandbox/{sandbox_id}/connect", sessions.connect)
     AdminRoutes(service).add_to(app.router)

@@ -1,13 +1,9 @@
 """What egressd reads as root: the operator's policy and certificate authorities."""
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from skerry.daemon import trust_roots
 from skerry.daemon.operator_policy import read_layer
@@ -15,24 +11,7 @@ from skerry.daemon.trust_roots import further_roots, roots_for_guests, write_roo
 from skerry.errors import HostUnusable
 from skerry.policy.document import AllowRule
 from skerry.spec.settings import EgressSettings
-
-
-def certificate(name: str) -> bytes:
-    """A certificate in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    return built.public_bytes(serialization.Encoding.PEM)
+from tests.harness.certificates import certificate
 
 
 def names(pem: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Scrubbing a stream: the same result however it is cut, and nothing held back without need."""
+"""Scrubbing a stream: no worse however it is cut, and nothing held back without need."""
 
 import base64
 import random
@@ -6,6 +6,7 @@ import random
 import pytest
 
 from skerry.egress.scrub import Needles, Scrubber, SecretFound
+from skerry.egress.scrub.pieces import SLICE_BYTES
 from tests.unit.egress.secrets_for_tests import VALUE, secret
 
 SECRETS = [
@@ -60,7 +61,7 @@ def _sample(dice: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_cutting_a_stream_changes_nothing(seed: int) -> None:
+def test_cutting_a_stream_hides_nothing_from_it(seed: int) -> None:
     dice = random.Random(seed)  # noqa: S311 - repeatable
     data = _sample(dice)
     scrubber = Scrubber(NEEDLES)
@@ -71,7 +72,10 @@ def test_cutting_a_stream_changes_nothing(seed: int) -> None:
         out += scrubber.feed(data[at : at + size])
         at += size
         assert min(at, len(data)) - len(out) == _longest_prefix(data[:at], NEEDLES)
-    assert out + scrubber.end() == _expected(data, NEEDLES)
+    out += scrubber.end()
+    # More may be masked where slices of base64 come whole, for which nothing is held back.
+    assert len(out) == len(data)
+    assert all(got in (want, ord("*")) for got, want in zip(out, _expected(data, NEEDLES), strict=True))
 
 
 def test_a_value_that_arrives_byte_by_byte_never_gets_out() -> None:
@@ -79,6 +83,17 @@ def test_a_value_that_arrives_byte_by_byte_never_gets_out() -> None:
     out = b"".join(scrubber.feed(bytes([byte])) for byte in b"token=" + VALUE + b"\n")
     assert out == b"token=" + b"*" * len(VALUE) + b"\n"
     assert [hit.secret for hit in scrubber.hits] == ["KEY"]
+
+
+@pytest.mark.parametrize("size", range(8, 44))
+def test_line_ends_in_base64_hide_little(size: int) -> None:
+    """MIME cuts base64 into lines, wherever that is in the value (RFC 2045, section 6.8)."""
+    text = base64.b64encode(b"x" * 9 + VALUE)
+    lines = b"\r\n".join(text[at : at + size] for at in range(0, len(text), size))
+    out = Scrubber(NEEDLES)
+    scrubbed = (out.feed(lines) + out.end()).replace(b"\r\n", b"")[12:]
+    left = max(map(len, scrubbed.split(b"*")))
+    assert left < SLICE_BYTES or size < SLICE_BYTES
 
 
 def test_events_are_not_delayed() -> None:

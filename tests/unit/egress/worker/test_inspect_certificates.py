@@ -8,8 +8,9 @@ import pytest
 from skerry.egress.ca import Issuer, make_authority
 from skerry.egress.messages import Authority
 from skerry.egress.worker.inspect_certificates import Certificates, server_context
-from skerry.egress.worker.inspect_openssl import LeafKey, file_key, native_key
+from skerry.egress.worker.inspect_openssl import OPENS_FILES, LeafKey, file_key, native_key
 from skerry.spec.ids import SandboxId
+from tests.unit.egress.worker.test_seccomp import ALLOWED, outcome
 
 ID = SandboxId("sbx_ord_" + "a" * 20)
 NAME = "api.example.com"
@@ -118,3 +119,14 @@ def test_an_authority_that_follows_keeps_what_the_earlier_one_signed() -> None:
     other = made()
     certificates.adopt(other)
     shake(certificates.context(NAME, NOW_MS), client_context(other))
+
+
+def test_a_new_name_needs_no_file() -> None:
+    authority = make_authority(ID, None, NOW_MS)
+    certificates = Certificates(authority, 2)
+    client = client_context(authority)
+
+    def serve_a_new_name() -> None:
+        shake(certificates.context("new.example.com", NOW_MS), client, "new.example.com")
+
+    assert outcome(serve_a_new_name, opens_files=OPENS_FILES) == ALLOWED
