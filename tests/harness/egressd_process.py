@@ -70,6 +70,10 @@ class GatewayServer:
                     with suppress(BrokenPipeError):  # it was killed meanwhile
                         self._answer(sock, msgspec.msgpack.decode(body, type=Call))
 
+    def stop(self) -> None:
+        """Listen no more. Idempotent."""
+        self._listener.close()
+
     def _answer(self, sock: socket.socket, call: Call) -> None:
         assert isinstance(call.verb, OpenGateway)
         if call.verb.sandbox_id in self.known:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+import dns.rdata
 from msgspec import structs
 
 from skerry import __version__
@@ -87,6 +88,8 @@ def _prepare(place: RuntimeDir, settings: Settings, user: Account) -> _Prepared:
     egress = structs.replace(egress, extra_roots=write_roots(place.egress_roots, roots_pem))
     _show_state(settings, place)
     preload(EGRESSD)
+    # From now on no answer can make it look for modules.
+    dns.rdata.load_all_types()  # type: ignore[no-untyped-call]
     upstream_context(egress.extra_roots)  # it is remembered, so all workers have it from the zygote
     ours = _fork_zygote(user, egress)
     api = system_account(API_USER)

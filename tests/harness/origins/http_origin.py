@@ -164,7 +164,7 @@ async def _answer(
             value = request.get(request.query.get("in", "authorization")).encode("latin-1")
             _send(writer, gzip.compress(b"before " + value + b" after"), **{"Content-Encoding": "gzip"})
         case ["bytes", size]:
-            await _bytes(writer, int(size))
+            await _bytes(writer, int(size), with_body=request.method != "HEAD")
         case ["sse", count]:
             await _events(writer, int(count))
         case ["chunked", count]:
@@ -236,8 +236,10 @@ def _send(writer: asyncio.StreamWriter, body: bytes, **fields: str) -> None:
     writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{lines}\r\n".encode("latin-1") + body)
 
 
-async def _bytes(writer: asyncio.StreamWriter, size: int) -> None:
+async def _bytes(writer: asyncio.StreamWriter, size: int, *, with_body: bool) -> None:
     writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+    if not with_body:
+        return
     piece = b"x" * _PIECE_BYTES
     while size > 0:
         writer.write(piece[:size])

@@ -29,6 +29,7 @@ def test_what_conmon_asks_of_its_runtime_becomes_one_run_of_runsc(tmp_path: Path
 
     assert done.stdout.splitlines() == [
         *runsc.flags,
+        "--panic-log=/proc/self/fd/2",
         *("run", "--detach", "--bundle", "/a bundle", "--pid-file", "/pid", PLACE.name),
     ]
 

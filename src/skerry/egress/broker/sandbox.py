@@ -32,7 +32,7 @@ ASKED_S = 1.0
 STOP_S = 1.0
 KILL_S = 2.0
 SAVE_S = 5.0
-COUNT_S = 1.0
+COUNT_S = 0.25
 """How long counters may be ahead of what is put away."""
 
 FIRST_PAUSE_S = 0.05

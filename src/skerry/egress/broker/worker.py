@@ -115,7 +115,8 @@ class Worker:
     def _receive(self) -> None:
         for _ in range(MAX_AT_ONCE):
             if self._closed or self._unwritten is not None or not self._take_one():
-                return
+                break
+        self._confirm()
 
     def _take_one(self) -> bool:
         """Take one message; False when there is none now."""
@@ -165,6 +166,10 @@ class Worker:
             return
         if line.confirm:
             self._written = line.seq
+
+    def _confirm(self) -> None:
+        """Say what is written, once for all that came together."""
+        if self._written is not None:
             self._flush()
 
     def _write_again(self) -> None:
@@ -172,6 +177,7 @@ class Worker:
         if line is None or self._closed:
             return
         self._write(line)
+        self._confirm()
         if self._unwritten is None:
             self._loop.add_reader(self._control.fileno(), self._receive)
 

@@ -40,8 +40,8 @@ shell that makes it ``run --detach`` stands between them. Not a file, because /r
 
 
 _LAST_WORDS = "--panic-log=/proc/self/fd/2"
-"""What Go says when gVisor's own kernel breaks goes into the bounded log, beside what the guest's first process
-prints; without this it is lost. Another name for the pipe that runsc has already."""
+"""What Go says when gVisor's own kernel breaks goes into the bounded log, beside what the guest's first
+process prints; without this it is lost. Another name for the pipe that runsc has already."""
 
 
 class _Report(msgspec.Struct):
