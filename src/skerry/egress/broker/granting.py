@@ -15,7 +15,8 @@ def held_for(grant: Grant, earlier: Held | None) -> Held:
 
     Args:
         earlier: What the same sandbox had. It is granted again when an answer was lost or api was started
-            again: placeholders that the sandbox has stay good, and a value that api no longer has is kept.
+            again: placeholders that the sandbox has stay good, and a value that api no longer has is kept, for
+            the very rule that it came with. Else who takes over api could send every value to a host of theirs.
     """
     known = {secret.rule.name: secret for secret in earlier.secrets} if earlier else {}
     return Held(
@@ -38,7 +39,7 @@ def _secret(asked: SecretGrant, earlier: Secret | None) -> Secret:
     same = earlier if earlier is not None and earlier.placeholder == placeholder else None
     if placeholder is None:
         placeholder = placeholders.make(asked.rule, os.urandom(placeholders.RANDOM_BYTES))
-    if asked.value is None and same is not None:
+    if asked.value is None and same is not None and same.rule == asked.rule:
         return Secret(
             rule=asked.rule,
             placeholder=placeholder,

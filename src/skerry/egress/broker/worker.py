@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol, assert_never
 
@@ -17,6 +19,7 @@ from skerry.egress.messages import (
     Cut,
     FromWorker,
     Line,
+    Lines,
     Rules,
     Stop,
     Used,
@@ -74,7 +77,7 @@ class Worker:
         self._writing = False
         self._adopted_version = 0
         self._adopted = Signal()
-        self._unwritten: Line | None = None
+        self._unwritten: deque[Line] = deque()
         self._closed = False
         self._loop.add_reader(control.fileno(), self._receive)
 
@@ -99,7 +102,7 @@ class Worker:
         """The process is gone: take what it has said, and hang up. Idempotent."""
         if self._closed:
             return
-        while self._unwritten is None and self._take_one():
+        while not self._unwritten and self._take_one():
             pass
         self.close()
 
@@ -114,7 +117,7 @@ class Worker:
 
     def _receive(self) -> None:
         for _ in range(MAX_AT_ONCE):
-            if self._closed or self._unwritten is not None or not self._take_one():
+            if self._closed or self._unwritten or not self._take_one():
                 break
         self._confirm()
 
@@ -144,7 +147,9 @@ class Worker:
     def _take(self, message: FromWorker) -> None:
         match message:
             case Line():
-                self._write(message)
+                self._write((message,))
+            case Lines(lines=lines):
+                self._write(lines)
             case Used(counts=counts):
                 self._owner.used(counts)
             case Adopted(version=version):
@@ -155,17 +160,20 @@ class Worker:
             case _:
                 assert_never(message)
 
-    def _write(self, line: Line) -> None:
-        try:
-            self._trail.append(line.seq, line.text)
-        except OSError as error:
-            _log.error("audit_not_written", error=str(error))
-            self._unwritten = line
-            self._loop.remove_reader(self._control.fileno())
-            self._loop.call_later(DISK_PAUSE_S, self._write_again)
-            return
-        if line.confirm:
-            self._written = line.seq
+    def _write(self, lines: Sequence[Line]) -> None:
+        self._unwritten.extend(lines)
+        while self._unwritten:
+            line = self._unwritten[0]
+            try:
+                self._trail.append(line.seq, line.text)
+            except OSError as error:
+                _log.error("audit_not_written", error=str(error))
+                self._loop.remove_reader(self._control.fileno())
+                self._loop.call_later(DISK_PAUSE_S, self._write_again)
+                return
+            self._unwritten.popleft()
+            if line.confirm:
+                self._written = line.seq
 
     def _confirm(self) -> None:
         """Say what is written, once for all that came together."""
@@ -173,12 +181,11 @@ class Worker:
             self._flush()
 
     def _write_again(self) -> None:
-        line, self._unwritten = self._unwritten, None
-        if line is None or self._closed:
+        if self._closed:
             return
-        self._write(line)
+        self._write(())
         self._confirm()
-        if self._unwritten is None:
+        if not self._unwritten:
             self._loop.add_reader(self._control.fileno(), self._receive)
 
     def _flush(self) -> None:
