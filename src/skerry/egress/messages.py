@@ -104,6 +104,12 @@ class Line(msgspec.Struct, frozen=True, tag=True):
     confirm: bool = False
 
 
+class Lines(msgspec.Struct, frozen=True, tag=True):
+    """Several audit lines that came about together, in their order."""
+
+    lines: tuple[Line, ...]
+
+
 class Used(msgspec.Struct, frozen=True, tag=True):
     """Requests that carried each secret since the last such message, by name."""
 
@@ -122,4 +128,4 @@ class Cut(msgspec.Struct, frozen=True, tag=True):
     secret: str
 
 
-FromWorker = Line | Used | Adopted | Cut
+FromWorker = Line | Lines | Used | Adopted | Cut

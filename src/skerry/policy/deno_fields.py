@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from skerry.policy import checking, endpoints, placeholder_prefixes, shapes
+from skerry.policy import checking, endpoints, placeholder_prefixes, set_secrets, shapes
 from skerry.policy.document import AllowRule, Budget, PolicyDocument, SecretRule, TlsChoice
 from skerry.policy.names import BadPattern, Pattern
-from skerry.policy.slots import Slot, SlotKind
+from skerry.policy.slots import SlotKind
 from skerry.policy.slots import parse as parse_slot
 from skerry.policy.values import problem_of_text
 from skerry.spec.limits import MAX_ALLOW_NET, MAX_LIFETIME_S
@@ -99,7 +99,7 @@ def sandbox_layer(
         if found is not None:
             rules.append(found)
             values[name] = raw["value"].encode("utf-8", "replace")
-    problems += _conflicts(rules)
+    problems += set_secrets.conflicts(rules)
     public = allow_net is None
     layer = PolicyDocument(
         default="public" if public else "deny", allow=(*allowed, *_implicit(rules, public=public))
@@ -216,29 +216,10 @@ def _with_slots_to_set(rule: SecretRule, where: str, problems: list[str]) -> Sec
         problems.append(
             f'{where}.slots: with "set" say what stands before it, as in header:authorization=Bearer {{}}'
         )
-    places = [_place(one) for one in slots]
+    places = [set_secrets.place(one) for one in slots]
     if len(set(places)) < len(places):
         problems.append(f'{where}.slots: with "set" name each header, parameter and path once')
     return msgspec.structs.replace(rule, slots=tuple(one.text for one in slots))
-
-
-def _conflicts(rules: list[SecretRule]) -> list[str]:
-    """Two secrets that would both be put into one place."""
-    taken: dict[tuple[str, str], str] = {}
-    found: list[str] = []
-    for rule in rules:
-        places = [_place(parse_slot(one)) for one in rule.slots] if rule.mode == "set" else []
-        for host in rule.hosts:
-            for place in places:
-                other = taken.setdefault((host, place), rule.name)
-                if other != rule.name:
-                    found.append(f"secrets.{rule.name}.slots: {other} is put there on {host} already")
-    return found
-
-
-def _place(slot: Slot) -> str:
-    """What of a request a slot fills, however it does."""
-    return slot.field.decode("ascii") or slot.text
 
 
 def _budget(budget: Budget, where: str, problems: list[str]) -> Budget:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from skerry.policy import endpoints
-from skerry.policy.credential_headers import HEADERS
+from skerry.policy.credential_headers import is_credential_header
 from skerry.policy.document import AllowRule, PolicyDocument, SecretBinding, SecretRule, TlsChoice
 from skerry.policy.names import BadPattern, Pattern
 from skerry.policy.rules import MAIL_PORTS
@@ -158,11 +158,11 @@ def _limits(
             yield Finding(
                 f"{where}.slots", "secret-in-url", f"{text}: URLs end up in logs and redirects of the origin"
             )
-        elif slot.kind is SlotKind.HEADER and slot.name not in HEADERS:
+        elif slot.kind is SlotKind.HEADER and not is_credential_header(slot.field):
             yield Finding(
                 f"{where}.slots",
                 "unusual-header",
-                f"{text}: other credentials in this header are not refused as foreign ones",
+                f"{text}: not one of the headers that usually hold a credential; is the name right?",
             )
 
 

@@ -6,7 +6,8 @@ seen; a rule that must not be widened that way should not allow POST.
 
 from collections.abc import Sequence
 
-from skerry.policy.credential_headers import parameters
+from skerry.policy.credential_headers import alike
+from skerry.policy.parameters import parameters, plain_name
 
 HEADERS = frozenset(
     (
@@ -46,26 +47,24 @@ HEADERS = frozenset(
 
 _PARAMETERS = frozenset(
     (
-        "$httpmethod",
         "_http_method",
         "_method",
         "http_method",
         "httpmethod",
-        "x-http-method",
-        "x-http-method-override",
-        "x-method-override",
+        "x_http_method",
         "x_http_method_override",
+        "x_method_override",
     )
 )
+"""As `plain_name` gives them."""
 
 
 def overrides(fields: Sequence[tuple[bytes, bytes]], query: bytes) -> bool:
-    """Whether a request asks to be taken for another one. Underscores in a header's name count as hyphens,
-    since gateways such as CGI cannot tell them apart."""
+    """Whether a request asks to be taken for another one. Underscores in a header's name count as hyphens."""
     for name, _ in fields:
         lower = name.lower()
-        if lower in HEADERS or (b"_" in lower and lower.replace(b"_", b"-") in HEADERS):
+        if lower in HEADERS or (b"_" in lower and alike(lower) in HEADERS):
             return True
     if len(query) < 2 or not (b"%" in query or b"method" in query.lower()):
         return False
-    return any(name.split("[", 1)[0].strip("\0 \t").lower() in _PARAMETERS for name, _ in parameters(query))
+    return any(plain_name(name) in _PARAMETERS for name, _ in parameters(query))

@@ -188,7 +188,8 @@ def _header(rest: str) -> Slot:
     name = name.lower()
     if _TOKEN.fullmatch(name) is None:
         raise BadPattern("a slot in a header needs its name, as in header:x-api-key")
-    if name in _FORBIDDEN_HEADERS or name.startswith(("proxy-", "sec-", "x-forwarded-")):
+    alike = name.replace("_", "-")
+    if alike in _FORBIDDEN_HEADERS or alike.startswith(("proxy-", "sec-", "x-forwarded-")):
         raise BadPattern(f"the header {name} cannot be a slot")
     if not equals:
         return Slot(SlotKind.HEADER, name)

@@ -11,9 +11,12 @@ import urllib.parse
 
 import pytest
 
+from skerry.egress.broker import validation as broker_validation
 from skerry.egress.scrub import Needles, Scrubber
-from skerry.egress.scrub.needles import MAX_NEEDLES
+from skerry.egress.scrub.needles import MAX_NEEDLES, MIN_VALUE_BYTES
 from skerry.egress.scrub.pieces import SLICE_BYTES, cut, public_length, slice_starts
+from skerry.policy import deno_fields
+from skerry.policy.values import MAX_BYTES, MIN_BYTES
 from tests.unit.egress.secrets_for_tests import VALUE, secret
 
 TEXT = VALUE.decode()
@@ -193,6 +196,18 @@ def test_too_short_and_too_many_are_refused() -> None:
         Needles([secret(b"1234567")])
     with pytest.raises(ValueError, match="too many"):
         Needles([secret(name=f"S{at}") for at in range(501)])
+
+
+def test_what_a_create_may_bring_is_never_too_short_or_too_many() -> None:
+    assert MIN_BYTES >= MIN_VALUE_BYTES
+    assert broker_validation.MAX_SECRETS == deno_fields.MAX_SECRETS
+    dice = random.Random(2)  # noqa: S311 - repeatable
+    sizes = [*itertools.islice(itertools.cycle([MIN_BYTES, 40, 400, MAX_BYTES]), deno_fields.MAX_SECRETS)]
+    values = [dice.randbytes(size // 2).hex().encode() for size in sizes]
+    needles = Needles([secret(value, name=f"S{at}") for at, value in enumerate(values)])
+    assert needles.count <= MAX_NEEDLES
+    for value in values:
+        assert set(_scrubbed(value, needles)) == {ord("*")}
 
 
 def test_nothing_prints_a_value() -> None:

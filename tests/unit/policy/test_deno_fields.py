@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from skerry.policy.compiled import Policy
 from skerry.policy.deno_fields import (
+    MAX_SECRETS,
     SandboxFields,
     SecretExtras,
     allow_rule,
@@ -214,6 +215,71 @@ def test_two_secrets_are_not_put_into_one_place() -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "second", "meet"),
+    [
+        (["a.example"], ["a.example"], True),
+        (["a.example"], ["b.example", "a.example:8443"], True),
+        (["a.example:443"], ["a.example:443"], True),
+        (["a.example:443"], ["a.example:8443"], False),
+        (["*.b.example"], ["a.b.example"], True),
+        (["a.c.b.example"], ["*.b.example"], True),
+        (["*.b.example"], ["*.c.b.example"], True),
+        (["*.b.example:443"], ["a.b.example:8443"], False),
+        (["*.b.example"], ["b.example"], False),
+        (["a.example"], ["aa.example"], False),
+    ],
+)
+def test_hosts_on_which_secrets_would_meet(first: list[str], second: list[str], meet: bool) -> None:
+    rest = {"value": VALUE, "mode": "set"}
+    problems = fields(A={"hosts": first, **rest}, B={"hosts": second, **rest}).problems
+
+    assert len(problems) == meet
+    assert all("put there" in text for text in problems)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "meet"),
+    [
+        ("header:x-key", "header:X-Key", True),
+        ("header:x-key", "header:x_key", True),
+        ("header:x-key", "query:x-key", False),
+        ("header:authorization=Bearer {}", "header:authorization=token {}", True),
+        ("header:authorization=Bearer {}", "basic:password", True),
+        ("basic:user", "basic:user", True),
+        ("basic:user", "basic:password", False),
+        ("query:api_key", "query:Api-Key", True),
+        ("query:a", "query:b", False),
+        ("path:/bot{}/**", "path:/bot{}/**", True),
+        ("path:/bot{}/**", "path:/hook/{}", False),
+    ],
+)
+def test_slots_in_which_secrets_would_meet(first: str, second: str, meet: bool) -> None:
+    both = {"hosts": ["api.example"], "value": VALUE, "mode": "set"}
+
+    assert len(fields(A={**both, "slots": [first]}, B={**both, "slots": [second]}).problems) == meet
+    swapped = {**both, "mode": "swap"}
+    assert fields(A={**swapped, "slots": [first]}, B={**both, "slots": [second]}).problems == ()
+
+
+def test_a_set_secret_that_no_request_may_be_for_is_no_mistake() -> None:
+    found = one(mode="set", methods=["PURGE"], paths=["/nowhere"])
+
+    assert found.problems == ()
+    # A policy that does not allow such requests is an outer layer; the create is not refused for it.
+    asked = Policy(
+        [
+            NamedLayer(
+                name="policy:team",
+                document=PolicyDocument(allow=(AllowRule(host="api.example", methods=("GET",)),)),
+            ),
+            NamedLayer(name="sandbox", document=found.layer),
+        ],
+        found.secrets,
+    )
+    assert asked.decide_request("api.example", 443, "GET", b"/", ()).usable == ()
+
+
+@pytest.mark.parametrize(
     ("secret", "where", "word"),
     [
         ("x", "secrets.KEY", "table"),
@@ -318,7 +384,7 @@ def test_all_problems_are_found_at_once() -> None:
 
 def test_too_many_entries_are_not_looked_at() -> None:
     assert "at most 256" in fields(["*"] * 257).problems[0]
-    assert "at most 64" in fields(**{f"A{number}": 1 for number in range(65)}).problems[0]
+    assert "at most 64" in fields(**{f"A{number}": 1 for number in range(MAX_SECRETS + 1)}).problems[0]
 
 
 def test_a_value_is_never_in_a_text() -> None:

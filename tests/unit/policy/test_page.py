@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from skerry.policy import lint, reading
-from skerry.policy.credential_headers import HEADERS, PARAMETERS
+from skerry.policy.credential_headers import HEADERS
+from skerry.policy.credential_parameters import CERTAIN, PARAMETERS
 from skerry.policy.shared_fronts import SUFFIXES, is_shared_front
 from skerry.policy.slots import parse
 
@@ -22,6 +23,7 @@ def _section(title: str) -> str:
     [
         ("### Credential headers", HEADERS),
         ("### Credential parameters", PARAMETERS),
+        ("### Foreign parameters", CERTAIN),
         ("## Shared servers", sorted(SUFFIXES)),
     ],
 )

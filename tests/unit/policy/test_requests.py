@@ -157,6 +157,10 @@ def test_overrides_are_refused_where_methods_or_paths_count(field: bytes) -> Non
         b"_method[]=x",
         b"a;_method=x",
         b"_method%00=x",
+        b".method=x",
+        b"http-method=x",
+        b"%24httpMethod=x",
+        b"http[method=x",
     ],
 )
 def test_overrides_in_the_query_too(query: bytes) -> None:
@@ -195,6 +199,8 @@ def test_overrides_of_a_limited_secret_are_refused() -> None:
         ((), b"/?a&X-Amz-Signature=x", False),
         ((), b"/?%74oken=x", False),
         ((), b"/?token[]=x", False),
+        ((), b"/?access.token=x", False),
+        ((), b"/?access[token=x", False),
         ((), b"/?token=", True),
         ((), b"/?sig=x", False),
         ((), b"/?a=1;key=2", False),

@@ -166,6 +166,14 @@ def test_the_default_slots_are_the_credential_headers() -> None:
         assert is_credential_header(one.field)
 
 
+@pytest.mark.parametrize(
+    "text", ["header:Content_Length", "header:proxy_authorization", "header:x_forwarded_for"]
+)
+def test_underscores_do_not_make_a_slot_of_a_header_that_cannot_be_one(text: str) -> None:
+    with pytest.raises(BadPattern, match="cannot be a slot"):
+        parse(text)
+
+
 @pytest.mark.parametrize("name", [b"Authorization", b"X-API-KEY", b"x_api_key", b"Private-Token", b"apikey"])
 def test_credential_headers_in_any_spelling(name: bytes) -> None:
     assert is_credential_header(name)

@@ -51,7 +51,7 @@ class _Whole:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A folded value, or its base64, and where its slices begin (a byte 1 for each offset at which one does)."""
+    """A folded value, or its base64, and a byte 1 at each offset where a slice begins."""
 
     folded: bytes
     starts: bytes

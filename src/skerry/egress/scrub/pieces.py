@@ -5,6 +5,8 @@ SLICE_BYTES = 12
 
 _FEWEST_DISTINCT = 5
 _LONGEST_PIECE = 64
+_NO_LETTERS = bytes(byte for byte in range(256) if not chr(byte).isalpha())
+_NO_DIGITS = bytes(byte for byte in range(256) if not chr(byte).isdigit())
 
 
 def public_length(value: bytes, prefix: bytes) -> int:
@@ -28,10 +30,10 @@ def telling(part: bytes) -> bool:
     """
     if len(set(part)) < _FEWEST_DISTINCT:
         return False
-    letters = bytes(byte for byte in part if chr(byte).isalpha())
-    digits = any(chr(byte).isdigit() for byte in part)
-    body = letters[1:]  # a capital at the front is a word still
-    return digits or not (body.islower() or body.isupper())
+    if part.translate(None, _NO_DIGITS):
+        return True
+    body = part.translate(None, _NO_LETTERS)[1:]  # a capital at the front is a word still
+    return not (body.islower() or body.isupper())
 
 
 def slice_starts(value: bytes, public: int) -> list[int]:

@@ -4,6 +4,7 @@ from skerry.egress.http1.model import Field, RequestHead
 from skerry.egress.substitution import denials
 from skerry.egress.substitution import target as targets
 from skerry.egress.substitution.bindings import Bindings, Bound, Fit
+from skerry.egress.substitution.foreign import judge_foreign
 from skerry.egress.substitution.model import Carried, Denial, Stray, Substituted
 from skerry.egress.substitution.reading import Reading
 from skerry.egress.substitution.setting import set_secrets
@@ -38,12 +39,10 @@ def apply(
     denial = reading.read()
     if denial is None and bindings.setting:
         denial = set_secrets(reading)
+    if denial is None:
+        denial = judge_foreign(reading)
     if denial is not None:
         return denial
-    if reading.foreign and bindings.foreign != "allow":
-        if bindings.foreign == "refuse":
-            return denials.foreign(bindings)
-        reading.dropped += reading.foreign
     carried = _carried(reading, now_s, now_ms) if reading.fits or reading.places or reading.added else ()
     return carried if isinstance(carried, Denial) else _written(reading, carried)
 

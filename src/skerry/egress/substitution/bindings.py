@@ -10,7 +10,8 @@ from skerry.egress.substitution.issued import Issued
 from skerry.egress.substitution.model import Carried
 from skerry.egress.substitution.placeholders import Placeholders
 from skerry.policy import paths, slots
-from skerry.policy.credential_headers import FAMILY, NEVER_SENT
+from skerry.policy.credential_headers import FAMILY, NEVER_SENT, alike
+from skerry.policy.credential_parameters import certain_names
 from skerry.policy.slots import Slot, SlotKind
 
 MAX_REMEMBERED = 64
@@ -82,8 +83,9 @@ class Fit:
 
 
 class HeaderRole(Enum):
-    """Why a header is looked at. One that ``LOOKS_LIKE_CREDENTIAL`` has underscores: origins behind CGI take
-    them for hyphens. A ``LONG`` name could hold a placeholder."""
+    """Why a header is looked at. One that ``LOOKS_LIKE_CREDENTIAL`` has underscores for hyphens, or hyphens
+    for underscores of a slot: origins behind CGI cannot tell them apart. A ``LONG`` name could hold a
+    placeholder."""
 
     CREDENTIAL = auto()
     ACCEPT_ENCODING = auto()
@@ -157,8 +159,10 @@ class Bindings:
             default="allow",
         )
         self.scrubs_always = any(one.secret.rule.scrub == "always" for one in self.bound)
-        self.known_names: dict[bytes, Header | None] = dict(_headers(self.bound)) if self.bound else {}
-        self._headers = dict(self.known_names)
+        self._headers = _headers(self.bound) if self.bound else {}
+        self._alike = {alike(name): header for name, header in self._headers.items()}
+        self.known_names: dict[bytes, Header | None] = dict(self._headers)
+        self.parameters = certain_names(host, _parameters(self.bound))
 
     def header(self, name: bytes) -> Header | None:
         """What is done about a header of this name, in any case; None: nothing.
@@ -169,10 +173,8 @@ class Bindings:
         header = self._headers.get(lower)
         if header is None and len(name) >= self.placeholders.shortest:
             header = Header(HeaderRole.LONG)
-        elif header is None and b"_" in lower:
-            like = self._headers.get(lower.replace(b"_", b"-"))
-            if like is not None and like.role is HeaderRole.CREDENTIAL:
-                header = Header(HeaderRole.LOOKS_LIKE_CREDENTIAL)
+        elif header is None:
+            header = _imitation(self._alike.get(alike(name)))
         if len(self.known_names) < MAX_KNOWN_NAMES:
             self.known_names[name] = header
         return header
@@ -195,6 +197,23 @@ def _bound(secret: Secret) -> Bound:
         paths=None if rule.paths is None else paths.parse_all(rule.paths),
         scrubs=rule.scrub != "off",
     )
+
+
+def _parameters(bound: tuple[Bound, ...]) -> list[str]:
+    return [slot.name for one in bound for slot in one.slots if slot.kind is SlotKind.QUERY]
+
+
+def _imitation(like: Header | None) -> Header | None:
+    """What is done about a header whose name an origin may take for another one's."""
+    if like is None:
+        return None
+    match like.role:
+        case HeaderRole.CREDENTIAL:
+            return Header(HeaderRole.LOOKS_LIKE_CREDENTIAL)
+        case HeaderRole.DROPPED:
+            return Header(HeaderRole.DROPPED)
+        case _:
+            return Header(HeaderRole.DROPPED_WITH_SECRET)
 
 
 def _headers(bound: tuple[Bound, ...]) -> dict[bytes, Header]:

@@ -80,11 +80,16 @@ def repeated(what: str) -> Denial:
     return Denial(Reason.MALFORMED_REQUEST, f"send the {what} once only")
 
 
-def foreign(bindings: Bindings) -> Denial:
-    """A credential that is not ours."""
+def foreign(bindings: Bindings, parameter: str | None) -> Denial:
+    """A credential that is not ours.
+
+    Args:
+        parameter: Of the query, that holds it: the name as our lists or slots have it; None: it is a header.
+    """
     names = ", ".join(one.name for one in bindings.bound[:3])
+    taken_out = "" if parameter is None else f"take the parameter {parameter} out of the query, "
     action = (
-        f"send the placeholder of secret {names} as the credential, "
+        f"{taken_out}send the placeholder of secret {names} as the credential, "
         f'or set "foreign_credentials": "strip" or "allow" in secret {names}'
     )
     return Denial(Reason.FOREIGN_CREDENTIALS, action)

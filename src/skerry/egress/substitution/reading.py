@@ -103,7 +103,7 @@ class Reading:
             case HeaderRole.DROPPED:
                 self.dropped.append(index)
             case HeaderRole.LOOKS_LIKE_CREDENTIAL:
-                if value:
+                if value and not self.bindings.issued.holds(self.bindings.host, value):
                     self.foreign.append(index)
             case _:
                 denial = self._outside(name, None, in_name=True)

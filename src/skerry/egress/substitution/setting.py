@@ -6,6 +6,7 @@ from skerry.egress.substitution.model import Denial
 from skerry.egress.substitution.reading import Reading
 from skerry.egress.substitution.target import found_again, set_parameter, set_segment
 from skerry.policy import slots
+from skerry.policy.credential_headers import alike
 from skerry.policy.paths import NotCanonical, canonical
 from skerry.policy.slots import Slot, SlotKind
 
@@ -47,13 +48,11 @@ def _set(reading: Reading, bound: Bound, slot: Slot) -> None:
 
 def _set_header(reading: Reading, bound: Bound, slot: Slot) -> None:
     fields = reading.head.fields
-    overwritten = [
-        at for at, (name, _) in enumerate(fields) if name.lower().replace(b"_", b"-") == slot.field
-    ]
+    overwritten = [at for at, (name, _) in enumerate(fields) if alike(name) == alike(slot.field)]
     reading.foreign = [at for at in reading.foreign if at not in overwritten]
     reading.fits = [fit for fit in reading.fits if fit[0] not in overwritten]
     reading.dropped += overwritten
-    earlier = next((fit for fit in reading.added if fit.uses[0].slot.field == slot.field), None)
+    earlier = next((fit for fit in reading.added if alike(fit.uses[0].slot.field) == alike(slot.field)), None)
     if earlier is not None:
         reading.added.remove(earlier)
     if slot.kind is SlotKind.HEADER:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from skerry.egress.substitution import denials
 from skerry.egress.substitution.bindings import Bindings, Bound, Use
 from skerry.egress.substitution.model import Denial
-from skerry.policy.credential_headers import parameters
+from skerry.policy.parameters import parameters, plain_name
 from skerry.policy.paths import NotCanonical, Target, canonical
 from skerry.policy.slots import Slot, SlotKind
 
@@ -117,7 +117,7 @@ def _suggested_path(target: bytes, bound: Bound) -> str | None:
 
 
 def _count(query: bytes, name: str) -> int:
-    return sum(key.lower() == name.lower() for key, _ in parameters(query))
+    return sum(plain_name(key) == plain_name(name) for key, _ in parameters(query))
 
 
 def found_again(target: bytes, place: Place) -> Place | None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import msgspec
 
-from skerry.egress.messages import MAX_MESSAGE_BYTES, FromWorker, Rules, ToWorker, Used
+from skerry.egress.messages import MAX_MESSAGE_BYTES, FromWorker, Line, Lines, Rules, ToWorker, Used
 
 FIRST_RULES_S = 30.0
 """Longest wait for the first rules."""
@@ -17,8 +17,14 @@ LAST_WORDS_S = 1.0
 """For what waits at the end, and for each message of it."""
 
 _MAX_AT_ONCE = 16
+_MOST_TOGETHER = 16
+"""Audit lines in one message; even long ones then fit into what a socket takes at once."""
+
 _SPARE = 16
 """Places that audit lines do not take, for what cannot be dropped."""
+
+_buffer = bytearray(MAX_MESSAGE_BYTES)
+_whole = memoryview(_buffer)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(ToWorker).decode
@@ -49,9 +55,12 @@ def first_rules(sock: socket.socket) -> Rules:
 class BrokerLine:
     """Sends and receives on the event loop.
 
+    Audit lines that come about in one turn of the loop are sent together, at its end: to wake the broker
+    costs more than all else about a line.
+
     Args:
         sock: Non-blocking; owned from now on.
-        most: Messages that may wait to be sent.
+        most: Audit lines that may wait to be sent.
         on_message: Called with each message.
         on_gone: Called once when there is nobody any more.
     """
@@ -69,33 +78,58 @@ class BrokerLine:
         self._most = most
         self._on_message = on_message
         self._on_gone = on_gone
-        self._queue: deque[bytes] = deque()
-        self._probe = bytearray(1)
+        self._queue: deque[tuple[bytes, int]] = deque()
+        self._waiting = 0
+        self._together: list[Line] = []
         self._closed = False
         self._loop.add_reader(sock.fileno(), self._readable)
 
     def room(self) -> int:
         """How many audit lines more can wait."""
-        return 0 if self._closed else self._most - len(self._queue)
+        return 0 if self._closed else self._most - self._waiting
 
     def send(self, message: FromWorker) -> None:
-        """Send a message, or keep it until there is room.
+        """Send a message soon, or keep it until there is room.
 
         Audit lines must ask for `room` first. Other messages are few and small.
         """
         if self._closed or len(self._queue) >= self._most + _SPARE:
             return
-        self._queue.append(_encode(message))
+        if not isinstance(message, Line):
+            self._send_together()
+            self._enqueue(message, 0)
+            return
+        self._waiting += 1
+        self._together.append(message)
+        if len(self._together) == 1:
+            self._loop.call_soon(self._send_together)
+        elif len(self._together) == _MOST_TOGETHER:
+            self._send_together()
+
+    def _send_together(self) -> None:
+        together, self._together = self._together, []
+        if len(together) == 1:
+            self._enqueue(together[0], 1)
+        elif together:
+            self._enqueue(Lines(tuple(together)), len(together))
+
+    def _enqueue(self, message: FromWorker, lines: int) -> None:
+        if self._closed:
+            return
+        self._queue.append((_encode(message), lines))
         if len(self._queue) == 1 and not self._flush():
             self._loop.add_writer(self._sock.fileno(), self._writable)
 
     def finish(self) -> None:
         """Send what waits, blocking for at most `LAST_WORDS_S`, and hang up. Idempotent."""
         if not self._closed:
+            self._send_together()
+        # Which may find that there is nobody any more.
+        if not self._closed:
             self._sock.settimeout(LAST_WORDS_S)
             with suppress(OSError):
                 while self._queue:
-                    self._sock.send(self._queue[0])
+                    self._sock.send(self._queue[0][0])
                     self._queue.popleft()
         self.close()
 
@@ -104,6 +138,7 @@ class BrokerLine:
         if not self._closed:
             self._closed = True
             self._queue.clear()
+            self._together.clear()
             self._loop.remove_reader(self._sock.fileno())
             self._loop.remove_writer(self._sock.fileno())
             self._sock.close()
@@ -113,12 +148,12 @@ class BrokerLine:
             if self._closed:
                 return
             try:
-                # The length first: most messages are far shorter than the longest.
-                size = self._sock.recv_into(self._probe, 1, socket.MSG_PEEK | socket.MSG_TRUNC)
+                # Of the longest message's room only as much becomes memory as messages fill.
+                size = self._sock.recv_into(_buffer, 0, socket.MSG_TRUNC)
                 if not 0 < size <= MAX_MESSAGE_BYTES:
                     self._gone()
                     return
-                message = _decode(self._sock.recv(size))
+                message = _decode(_whole[:size])
             except BlockingIOError:
                 return
             except (OSError, msgspec.MsgspecError):
@@ -134,13 +169,13 @@ class BrokerLine:
         """Send what goes; True when nothing is left."""
         while self._queue:
             try:
-                self._sock.send(self._queue[0])
+                self._sock.send(self._queue[0][0])
             except BlockingIOError:
                 return False
             except OSError:
                 self._gone()
                 return True
-            self._queue.popleft()
+            self._waiting -= self._queue.popleft()[1]
         return True
 
     def _gone(self) -> None:

@@ -225,7 +225,7 @@ class Connection:
         """Look at the head of the final answer; False when it does not fit the request."""
         admitted = exchange.admitted
         if admitted.bound:
-            self._prepared.issued.remember(str(self._flow.host), head.fields)
+            self._prepared.issued.remember(str(self._flow.host), head.fields, admitted.head)
         if head.status == 101:
             try:
                 check_response(head, admitted.websocket_key or b"", admitted.head)

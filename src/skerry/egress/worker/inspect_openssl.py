@@ -47,7 +47,7 @@ class _NativeKey:
 
     def give(self, context: ssl.SSLContext, certificate: bytes) -> None:
         """See `LeafKey.give`."""
-        pointer = ctypes.c_void_p.from_address(id(context) + _POINTER_AT)
+        pointer = _pointer(context)
         library = self._library
         if (
             library.SSL_CTX_use_certificate_ASN1(pointer, len(certificate), certificate) != 1
@@ -83,9 +83,18 @@ def _bind() -> ctypes.CDLL | None:
         library.d2i_PrivateKey.argtypes = [ctypes.c_int, pointer, pointer, ctypes.c_long]
         library.SSL_CTX_use_certificate_ASN1.argtypes = [pointer, ctypes.c_int, ctypes.c_char_p]
         library.SSL_CTX_use_PrivateKey.argtypes = [pointer, pointer]
+        library.SSL_CTX_get_options.restype = ctypes.c_uint64
+        library.SSL_CTX_get_options.argtypes = [pointer]
     except (AttributeError, OSError):
         return None
-    return library
+    # Should Python keep the pointer elsewhere one day, this must not be found out with a certificate.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    fits = library.SSL_CTX_get_options(_pointer(context)) == int(context.options)
+    return library if fits else None
+
+
+def _pointer(context: ssl.SSLContext) -> ctypes.c_void_p:
+    return ctypes.c_void_p.from_address(id(context) + _POINTER_AT)
 
 
 _library = _bind()

@@ -167,7 +167,8 @@ class Stream:
         if data:
             self._received(data)
         else:
-            self._end(clean=self._tls is None or self._tls.ended)
+            # A failed write has taken the error away that reading would have met.
+            self._end(clean=not self.broken and (self._tls is None or self._tls.ended))
 
     def _received(self, data: bytes) -> None:
         if self._tls is not None:

@@ -7,6 +7,7 @@ memory, and a slow one at most `PIECE_BYTES` for each direction.
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -15,6 +16,9 @@ _IDLE_CHECKS = 4
 
 _buffer = bytearray(PIECE_BYTES)
 _view = memoryview(_buffer)
+
+
+Watch = Callable[[bytes], bool]
 
 
 class Counters(Protocol):
@@ -31,15 +35,23 @@ class Pump:
         client, origin: Left and right.
         counters: Gets what passes.
         idle_s: The connection ends when nothing passed for about this long.
+        watch: Sees what the client says first, before it is passed on, until it returns True. An OSError that
+            it raises breaks the connection.
     """
 
     def __init__(
-        self, client: socket.socket, origin: socket.socket, counters: Counters, *, idle_s: float
+        self,
+        client: socket.socket,
+        origin: socket.socket,
+        counters: Counters,
+        *,
+        idle_s: float,
+        watch: Watch | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._counters = counters
-        self._up = _Direction(self, client, origin)
-        self._down = _Direction(self, origin, client)
+        self._up = _Direction(self, client, origin, watch)
+        self._down = _Direction(self, origin, client, None)
         self._idle_s = idle_s
         self._done: asyncio.Future[None] = self._loop.create_future()
 
@@ -83,9 +95,11 @@ class Pump:
 
 
 class _Direction:
-    __slots__ = ("_loop", "_pump", "_receive", "_rest", "_send", "_sink", "_source", "_told", "moved", "over")
+    __slots__ = (
+        "_loop", "_pump", "_receive", "_rest", "_send", "_sink", "_source", "_told", "_watch", "moved", "over"
+    )  # fmt: skip
 
-    def __init__(self, pump: Pump, source: socket.socket, sink: socket.socket) -> None:
+    def __init__(self, pump: Pump, source: socket.socket, sink: socket.socket, watch: Watch | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._pump = pump
         self._source = source
@@ -94,6 +108,7 @@ class _Direction:
         self._send = sink.send
         self._rest: bytes | memoryview = b""
         self._told = 0
+        self._watch = watch
         self.moved = 0
         self.over = False
 
@@ -128,6 +143,8 @@ class _Direction:
             self._end()
             return
         self.moved += size
+        if self._watch is not None and not self._passes_watch(self._watch, size):
+            return
         try:
             sent = self._send(_view[:size])
         except (BlockingIOError, InterruptedError):
@@ -139,6 +156,15 @@ class _Direction:
             self._rest = memoryview(bytes(_view[sent:size]))
             self._loop.remove_reader(self._source.fileno())
             self._loop.add_writer(self._sink.fileno(), self._writable)
+
+    def _passes_watch(self, watch: Watch, size: int) -> bool:
+        try:
+            if watch(bytes(_view[:size])):
+                self._watch = None
+        except OSError as error:
+            self._pump.failed(error)
+            return False
+        return True
 
     def _writable(self) -> None:
         try:

@@ -6,12 +6,12 @@ from ipaddress import IPv4Address, IPv6Address
 
 from skerry.egress.hello import Hello, MalformedHello
 from skerry.egress.worker import denial
-from skerry.egress.worker.classify import Kind, method_of
+from skerry.egress.worker.classify import Kind, kind_of, method_of
 from skerry.egress.worker.dial import DialFailed
 from skerry.egress.worker.first_bytes import read_hello, wait_kind
 from skerry.egress.worker.flow import Flow
 from skerry.egress.worker.peek import arrived, peek, reset_mark
-from skerry.egress.worker.pump import Pump
+from skerry.egress.worker.pump import Pump, Watch
 from skerry.egress.worker.readiness import first_readable
 from skerry.egress.worker.refuse import kind_in_time, refuse
 from skerry.policy.names import BadName, canonical
@@ -22,6 +22,24 @@ SILENCE_S = 0.25
 
 BOUND_SILENCE_S = 2.0
 """On a host with a secret it waits in vain, because nothing passes unread there: it is told soon."""
+
+UNDECIDED_S = 1.0
+"""A client that has begun to speak, and whose bytes could be those of several protocols, may wait for the
+server to answer just these."""
+
+
+class _NeitherHttpNorTls:
+    """Sees to it that what began to pass unread does not go on as a protocol that is read (`Watch`)."""
+
+    def __init__(self) -> None:
+        self._seen = b""
+
+    def __call__(self, data: bytes) -> bool:
+        self._seen += data
+        kind = kind_of(self._seen)
+        if kind in (None, Kind.OTHER):
+            return kind is not None
+        raise ConnectionAbortedError("a client has made two protocols of its first bytes")
 
 
 async def serve(flow: Flow) -> None:
@@ -91,13 +109,19 @@ async def _kind_unless_over(flow: Flow) -> Kind | None:
     patience_s = limits.settings.hello_s
     if flow.verdict.bound:
         patience_s = min(patience_s, BOUND_SILENCE_S)
+    elif _may_pass_raw(flow.verdict) and arrived(flow.client):
+        patience_s = min(patience_s, UNDECIDED_S)
     try:
         async with asyncio.timeout(patience_s):
             return await wait_kind(flow.client)
     except TimeoutError:
+        pass
+    if _may_pass_raw(flow.verdict) and arrived(flow.client):
+        await _pass(flow, Mode.TCP, None, watch=_NeitherHttpNorTls())
+    else:
         limits.hit("hello_s")
         await refuse(flow, Reason.TIMED_OUT, None)
-        return None
+    return None
 
 
 async def _server_first(flow: Flow) -> bool:
@@ -191,7 +215,7 @@ async def _inspect(flow: Flow, hello: Hello) -> None:
     await flow.shared.inspector.serve(flow, hello)
 
 
-async def _pass(flow: Flow, mode: Mode, kind: Kind) -> None:
+async def _pass(flow: Flow, mode: Mode, kind: Kind | None, *, watch: Watch | None = None) -> None:
     """Connect, and pass bytes unread."""
     flow.mode = mode
     reset_mark(flow.client)
@@ -200,16 +224,17 @@ async def _pass(flow: Flow, mode: Mode, kind: Kind) -> None:
     except DialFailed as error:
         await refuse(flow, error.reason, kind)
         return
-    await _pump(flow, origin)
+    await _pump(flow, origin, watch)
 
 
-async def _pump(flow: Flow, origin: socket.socket) -> None:
+async def _pump(flow: Flow, origin: socket.socket, watch: Watch | None = None) -> None:
     """Pass bytes until both sides are done, and close both; with a reset unless both ended well."""
     limits = flow.shared.limits
     flow.opened()
     well = False
     try:
-        await Pump(flow.client, origin, flow, idle_s=limits.settings.websocket_idle_s).run()
+        idle_s = limits.settings.websocket_idle_s
+        await Pump(flow.client, origin, flow, idle_s=idle_s, watch=watch).run()
         well = True
     except TimeoutError:
         limits.hit("websocket_idle_s")

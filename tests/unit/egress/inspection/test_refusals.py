@@ -195,6 +195,28 @@ async def test_foreign_credentials(tmp_path: Path) -> None:
         assert origin.received == []
 
 
+async def test_foreign_credentials_in_the_query_unless_the_origin_gave_them(tmp_path: Path) -> None:
+    async def signing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(
+            b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nConnection: close\r\n"
+            b"Location: https://api.example.com/file?X-Amz-Signature=of-the-origin\r\n\r\n"
+        )
+
+    def get(target: bytes) -> bytes:
+        return b"GET %b HTTP/1.1\r\nHost: api.example.com\r\n\r\n" % target
+
+    signed = get(b"/file?X-Amz-Signature=of-the-origin")
+    async with inspected(signing, tmp_path, secrets=(secret(),)) as (gateway, origin):
+        assert reason_of(await gateway.ask(signed)) == "foreign_credentials"
+        answer = await gateway.ask(get(b"/?access_token=my-own-account"))
+        assert reason_of(answer) == "foreign_credentials"
+        assert b"my-own-account" not in answer
+        assert origin.received == []
+        assert (await gateway.ask(get(b"/?key=a"))).startswith(b"HTTP/1.1 302 ")
+        assert (await gateway.ask(signed)).startswith(b"HTTP/1.1 302 ")
+
+
 async def test_a_client_that_still_sends_can_read_why_it_was_refused(tmp_path: Path) -> None:
     async with inspected(obliging, tmp_path) as (gateway, _):
         reader, writer = await gateway.connect()

@@ -25,6 +25,7 @@ from skerry.egress.messages import (
     Authority,
     FromWorker,
     Line,
+    Lines,
     Rules,
     Secret,
     Stop,
@@ -200,6 +201,9 @@ class Bench:
                 self.lines.append(json.loads(text))
                 if confirm and self.confirm:
                     self.tell(Written(seq))
+            case Lines(lines=lines):
+                for line in lines:
+                    self.take(line)
             case Adopted(version=version):
                 self.adopted.append(version)
             case _:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from skerry.egress.messages import Adopted, FromWorker, Line, Rules, Stop, ToWorker, Used, Written
+from skerry.egress.messages import Adopted, FromWorker, Line, Lines, Rules, Stop, ToWorker, Used, Written
 from skerry.egress.worker.broker_line import BrokerGone, BrokerLine, Usage, first_rules
 from skerry.policy.document import AllowRule
 from tests.harness.waiting import until
@@ -70,11 +70,26 @@ async def test_what_does_not_fit_waits_in_order_and_within_a_bound(ends: Ends) -
     ours.setblocking(False)
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(10):
-        while not isinstance(message := decode(await loop.sock_recv(ours, 4096)), Adopted):
-            assert isinstance(message, Line)
-            seqs.append(message.seq)
+        while not isinstance(message := decode(await loop.sock_recv(ours, 65_536)), Adopted):
+            assert isinstance(message, Lines)
+            seqs += [one.seq for one in message.lines]
     assert seqs == list(range(1, sent + 1))
     assert line.room() == 2_000
+    line.close()
+
+
+async def test_lines_that_come_about_together_are_sent_together(ends: Ends) -> None:
+    ours, theirs = ends
+    ours.setblocking(False)
+    line = line_on(theirs, Told())
+    loop = asyncio.get_running_loop()
+    line.send(Line(1, b"{}"))
+    line.send(Line(2, b"{}", True))
+    line.send(Adopted(3))
+    line.send(Line(4, b"{}"))
+    got = [decode(await loop.sock_recv(ours, 1000)) for _ in range(3)]
+    assert got == [Lines((Line(1, b"{}"), Line(2, b"{}", True))), Adopted(3), Line(4, b"{}")]
+    assert line.room() == 100
     line.close()
 
 
