@@ -22,7 +22,7 @@ import msgspec
 
 from skerry.daemon.preload import EGRESSD, preload
 from skerry.egress.ca import make_authority
-from skerry.egress.messages import Adopted, FromWorker, Line, Rules, Secret, Stop, Written
+from skerry.egress.messages import Adopted, FromWorker, Line, Lines, Rules, Secret, Stop, Written
 from skerry.egress.worker.process import run
 from skerry.policy.document import AllowRule, SecretRule
 from skerry.spec.settings import EgressSettings
@@ -59,14 +59,21 @@ class Broker:
         decode = msgspec.msgpack.Decoder(FromWorker).decode
         while data := await asyncio.get_running_loop().sock_recv(self.control, 1 << 20):
             match decode(data):
-                case Line(seq=seq, text=text, confirm=confirm):
-                    self.lines.append(json.loads(text))
-                    if confirm:
-                        self.tell(Written(seq))
+                case Line() as line:
+                    self.write(line)
+                case Lines(lines=lines):
+                    for line in lines:
+                        self.write(line)
                 case Adopted(version=version):
                     self.adopted.append(version)
                 case other:
                     self.used.update(getattr(other, "counts", {}))
+
+    def write(self, line: Line) -> None:
+        """Take an audit line."""
+        self.lines.append(json.loads(line.text))
+        if line.confirm:
+            self.tell(Written(line.seq))
 
     def tell(self, message: Rules | Written | Stop) -> None:
         """Say something."""

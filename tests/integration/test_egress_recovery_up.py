@@ -78,7 +78,14 @@ def kill(skerry: SkerryUp, *names: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [("api",), ("egressd",), ("hostd",), EVERY_DAEMON], ids=" ".join
+    "names",
+    [
+        pytest.param(("api",), marks=pytest.mark.soak),
+        ("egressd",),
+        pytest.param(("hostd",), marks=pytest.mark.soak),
+        EVERY_DAEMON,
+    ],
+    ids=" ".join,
 )
 def test_what_may_be_reached_survives(skerry: SkerryUp, names: tuple[str, ...]) -> None:
     made = skerry.text("create", "--timeout", "10m", "--allow-net", "one.example.com")

@@ -130,6 +130,7 @@ async def test_another_authority_takes_the_place_of_the_first(host: HostdClient)
         assert (await fetch(guest, "curl")).exit.code == 60
 
 
+@pytest.mark.soak
 async def test_the_guests_own_tool_keeps_what_was_installed(host: HostdClient) -> None:
     async with guest_on(host, Isolation.GVISOR) as guest:
         authority = TestAuthority.make()

@@ -12,7 +12,7 @@ from skerry.egress.broker import worker as module
 from skerry.egress.broker.audit_files import Trail
 from skerry.egress.broker.control_channel import decode_to_worker, encode
 from skerry.egress.broker.worker import Worker
-from skerry.egress.messages import Adopted, Cut, FromWorker, Line, Rules, Stop, Used, Written
+from skerry.egress.messages import Adopted, Cut, FromWorker, Line, Lines, Rules, Stop, Used, Written
 from skerry.spec.settings import EgressSettings
 from tests.harness.egress_ground import ID, layer
 from tests.harness.waiting import until
@@ -170,6 +170,34 @@ async def test_a_full_disk_stops_the_reading_and_loses_nothing(
     monkeypatch.setattr(bench.trail, "append", append)
     await until(lambda: bench.trail.next_seq == 6)
     assert Written(5) in bench.heard()
+
+
+async def test_lines_that_come_together_are_confirmed_together(bench: Bench) -> None:
+    lines = tuple(Line(seq, b'{"seq": %d}' % seq, confirm=seq % 2 == 0) for seq in range(1, 8))
+    bench.say(Lines(lines))
+    await until(lambda: bench.trail.next_seq == 8)
+    assert bench.heard() == [Written(6)]
+
+
+async def test_a_disk_that_fills_up_in_the_middle_of_lines_loses_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DISK_PAUSE_S", 0.01)
+    append, is_full = bench.trail.append, True
+
+    def nearly_full(seq: int, text: bytes) -> None:
+        if seq > 3 and is_full:
+            raise OSError("no space left")
+        append(seq, text)
+
+    monkeypatch.setattr(bench.trail, "append", nearly_full)
+    bench.say(Lines(tuple(Line(seq, b'{"seq": %d}' % seq, confirm=True) for seq in range(1, 6))))
+    bench.line(6, confirm=True)
+    await until(lambda: bench.trail.next_seq == 4)
+    assert bench.heard() == [Written(3)]
+    is_full = False
+    await until(lambda: bench.trail.next_seq == 7)
+    assert bench.heard()[-1] == Written(6)
 
 
 async def test_what_it_said_before_its_end_counts(bench: Bench) -> None:

@@ -15,8 +15,9 @@ def held_for(grant: Grant, earlier: Held | None) -> Held:
 
     Args:
         earlier: What the same sandbox had. It is granted again when an answer was lost or api was started
-            again: placeholders that the sandbox has stay good, and a value that api no longer has is kept, for
-            the very rule that it came with. Else who takes over api could send every value to a host of theirs.
+            again: placeholders that the sandbox has stay good, and a value that api no longer has is kept,
+            for the very rule that it came with. Else who takes over api could send every value to a host of
+            theirs.
     """
     known = {secret.rule.name: secret for secret in earlier.secrets} if earlier else {}
     return Held(
