@@ -14,7 +14,7 @@ help:
 	@echo 'make demo       run the official SDK against a server of its own, and stop it again'
 	@echo 'make test       run the tests of the first tier (PYTEST="…" passes arguments to pytest)'
 	@echo 'make lint       ruff, mypy, import-linter, cargo fmt, clippy'
-	@echo 'make bench      measure Skerry beside its alternatives (WRITE=1 puts the table into docs/benchmarks.md)'
+	@echo 'make bench      measure Skerry beside its alternatives (ONLY=egress or sandboxes: a part; WRITE=1: into docs/benchmarks.md)'
 	@echo 'make soak       full sizes and long runs'
 	@echo 'make uninstall  undo what setup did to this machine'
 
@@ -41,7 +41,7 @@ lint:
 
 bench:
 	@$(SETUP) install bench
-	@$(TOOLS) && exec .venv/bin/python -m bench $(if $(WRITE),--write)
+	@$(TOOLS) && exec .venv/bin/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(WRITE),--write)
 
 soak:
 	@$(SETUP) install test

@@ -1,4 +1,4 @@
-"""Measure everything and print the table: ``python -m bench [--quick] [--write]``."""
+"""Measure and print the tables: ``python -m bench [--quick] [--write] [--only PART]``."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ POOL_PAUSE_S = 0.9
 """Rest between creates of the pool's figures, so that a member can be made ahead (design: at least 500
 ms)."""
 
-BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+PARTS = ("sandboxes", "egress")
 
 Measured = dict[str, list[float]]
 
@@ -269,8 +269,19 @@ def _idle_cost(needle: str, before_mib: float, count: int, watch_s: float) -> tu
     return pss_mib(pids) / count, (before_mib - available_mib()) / count, share
 
 
-def measure(*, quick: bool) -> list[Row]:
-    """All groups in one run."""
+def creates_with_secret(server: Server, times: int) -> list[Row]:
+    """Create with a name to reach and a secret, beside one without; both may reach the public internet or
+    less."""
+    plain = _python(server.environment, "create", times, POOL_PAUSE_S)
+    secret = _python(server.environment, "create_with_secret", times, POOL_PAUSE_S)
+    return [
+        _row(f"{what}, warm pool, with a secret", secret[name], statistics.median(plain[name]), "without")
+        for what, name in (("create", "create_ms"), ("create + first command", "create_and_run_ms"))
+    ]
+
+
+def sandboxes(*, quick: bool) -> list[Row]:
+    """Creating, using and ending sandboxes."""
     manifest = json.loads((REPOSITORY / "build" / "setup.json").read_text())
     image = Path(manifest["images"]["builtin:debian-13"]["path"])
     times = 5 if quick else 30
@@ -293,31 +304,46 @@ def measure(*, quick: bool) -> list[Row]:
     return rows
 
 
+def egress(*, quick: bool) -> list[Row]:
+    """The outbound gateway, in a process of its own, and what it adds to a create."""
+    command = [sys.executable, "-m", "bench.egress", *(["--quick"] if quick else [])]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=REPOSITORY)
+    rows = [Row(**cells) for cells in json.loads(done.stdout)]
+    with skerry_server() as server:
+        return rows + creates_with_secret(server, 5 if quick else 30)
+
+
 def main() -> None:
-    """Measure, print the table, and with ``--write`` put it into the document."""
+    """Measure, print the tables, and with ``--write`` put them into the document."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
         "--quick", action="store_true", help="few repetitions, for trying the benchmark itself"
     )
-    parser.add_argument("--write", action="store_true", help="replace the table in docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="replace the tables in docs/benchmarks.md")
+    parser.add_argument("--only", choices=PARTS, help="measure and replace only this part")
     options = parser.parse_args()
-    rows = measure(quick=options.quick)
-    print(as_text(rows))
-    if options.write:
-        write_document(rows)
+    for part in [options.only] if options.only else PARTS:
+        before = os.getloadavg()[0]
+        rows = sandboxes(quick=options.quick) if part == "sandboxes" else egress(quick=options.quick)
+        loads = f"load average {before:.1f} before, {os.getloadavg()[0]:.1f} after"
+        print(f"{part} ({loads})\n{as_text(rows)}\n", flush=True)
+        if options.write:
+            write_table(part, rows, loads)
 
 
-def write_document(rows: list[Row]) -> None:
-    """Replace what is between the two marks in docs/benchmarks.md."""
-    head, _, rest = DOCUMENT.read_text().partition(BEGIN)
-    _, _, tail = rest.partition(END)
+def write_table(part: str, rows: list[Row], loads: str) -> None:
+    """Replace what is between the two marks of a part in docs/benchmarks.md."""
+    begin, end = f"<!-- table: {part} -->", f"<!-- end of table: {part} -->"
+    head, _, rest = DOCUMENT.read_text().partition(begin)
+    _, _, tail = rest.partition(end)
     model = next(
         line.split(":")[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if "model name" in line
     )
-    machine = f"{os.cpu_count()} cores ({model}), Linux {os.uname().release}, {datetime.now(UTC):%Y-%m-%d}"
-    DOCUMENT.write_text(f"{head}{BEGIN}\n\nMeasured on {machine}.\n\n{as_markdown(rows)}\n{END}{tail}")
+    cores = f"{os.cpu_count()} cores ({model})"
+    measured = f"{cores}, Linux {os.uname().release}, {datetime.now(UTC):%Y-%m-%d}, {loads}"
+    DOCUMENT.write_text(f"{head}{begin}\n\nMeasured on {measured}.\n\n{as_markdown(rows)}\n{end}{tail}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 object.
 
 Run as a process of its own, so that the SDK finds its three environment variables: ``python -m
-bench.python_sdk create|roundtrip|transfer|kill TIMES PAUSE_S``.
+bench.python_sdk create|create_with_secret|roundtrip|transfer|kill TIMES PAUSE_S``.
 """
 
 import asyncio
@@ -19,14 +19,20 @@ SIZE_MIB = 64
 _MIB = 1024 * 1024
 
 
-def create(times: int, pause_s: float) -> dict[str, list[float]]:
+_SECRET: dict[str, Any] = {
+    "allow_net": ["api.example.com"],
+    "secrets": {"API_KEY": {"hosts": ["api.example.com"], "value": "sk-0123456789abcdef0123456789abcdef"}},
+}
+
+
+def create(times: int, pause_s: float, **asked: Any) -> dict[str, list[float]]:
     """Create, run ``echo``, read its output, close: milliseconds to the 101 and to the output."""
     sdk = DenoDeploy()
     result: dict[str, list[float]] = {"create_ms": [], "create_and_run_ms": []}
     for round_number in range(times + 1):
         time.sleep(pause_s)
         started = time.perf_counter()
-        with sdk.sandbox.create() as sandbox:
+        with sdk.sandbox.create(**asked) as sandbox:
             created = time.perf_counter()
             process = sandbox.spawn("echo", args=["hello"], stdout="piped", stderr="null")
             output = process.stdout.read(-1)
@@ -99,6 +105,8 @@ def main() -> None:
     match what:
         case "create":
             result = create(times, pause_s)
+        case "create_with_secret":
+            result = create(times, pause_s, **_SECRET)
         case "kill":
             result = kill(times, pause_s)
         case "roundtrip":

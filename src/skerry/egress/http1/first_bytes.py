@@ -6,6 +6,9 @@ _PREFACE = b"PRI * HTTP/2"
 _BEGINNING = re.compile(
     # Generous: what nearly is a request is to be refused as one, not to pass as another protocol.
     rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}[ \t]+(?:/|\*|[Hh][Tt][Tt][Pp][Ss]?://|[^\s]{1,300}[ \t]+HTTP/)"
+    # A method that is none, with everything else of a request line. In pieces it passes for another protocol,
+    # where those pass.
+    rb"|[\r\n]*[^\r\n]{1,1024}?[ \t]HTTP/[0-9]"
 )
 _BEGUN = re.compile(
     rb"[\r\n]{0,64}(?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}"

@@ -17,6 +17,8 @@ from skerry.egress.worker.denial import reset, say_and_close
 from skerry.egress.worker.inspect_tls import Tls
 
 READ_BYTES = 65_536
+MAX_PIECES = 8
+"""Before other connections have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,18 +159,28 @@ class Stream:
                 self._sock.send(self._tls.goodbye())
 
     def _readable(self) -> None:
+        # To the end: when the peer has reset the connection, uvloop calls this once more and never again,
+        # even if data came before the reset (uvloop, handles/poll.pyx, UVPoll._fatal_error).
+        for _ in range(MAX_PIECES):
+            if not self._reading or not self._read_piece():
+                return
+        self._loop.call_soon(self._readable)
+
+    def _read_piece(self) -> bool:
+        """Take what has come; False when there is no more now."""
         try:
             data = self._sock.recv(READ_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             self._end(clean=False)
-            return
-        if data:
-            self._received(data)
-        else:
+            return False
+        if not data:
             # A failed write has taken the error away that reading would have met.
             self._end(clean=not self.broken and (self._tls is None or self._tls.ended))
+            return False
+        self._received(data)
+        return True
 
     def _received(self, data: bytes) -> None:
         if self._tls is not None:

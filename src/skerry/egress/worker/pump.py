@@ -12,6 +12,9 @@ from contextlib import suppress
 from typing import Protocol
 
 PIECE_BYTES = 262_144
+MAX_PIECES = 8
+"""Of one direction, before other connections have their turn."""
+
 _IDLE_CHECKS = 4
 
 _buffer = bytearray(PIECE_BYTES)
@@ -96,7 +99,8 @@ class Pump:
 
 class _Direction:
     __slots__ = (
-        "_loop", "_pump", "_receive", "_rest", "_send", "_sink", "_source", "_told", "_watch", "moved", "over"
+        "_loop", "_pump", "_receive", "_rest", "_send", "_sink", "_source", "_stopped", "_told", "_watch",
+        "moved", "over",
     )  # fmt: skip
 
     def __init__(self, pump: Pump, source: socket.socket, sink: socket.socket, watch: Watch | None) -> None:
@@ -109,6 +113,7 @@ class _Direction:
         self._rest: bytes | memoryview = b""
         self._told = 0
         self._watch = watch
+        self._stopped = False
         self.moved = 0
         self.over = False
 
@@ -118,6 +123,7 @@ class _Direction:
 
     def stop(self) -> None:
         """Look at the sockets no more. Idempotent."""
+        self._stopped = True
         for sock, forget in (
             (self._source, self._loop.remove_reader),
             (self._sink, self._loop.remove_writer),
@@ -132,30 +138,46 @@ class _Direction:
         return new
 
     def _readable(self) -> None:
+        # To the end: when the peer has reset the connection, uvloop calls this once more and never again,
+        # even if data came before the reset (uvloop, handles/poll.pyx, UVPoll._fatal_error).
+        for _ in range(MAX_PIECES):
+            if not self._pass_piece():
+                return
+        self._loop.call_soon(self._readable)
+
+    def _pass_piece(self) -> bool:
+        """Pass what has come; False when there is no more, or no more may be taken now."""
+        if self._stopped or self._rest or self.over:
+            return False
         try:
             size = self._receive(_buffer)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             self._pump.failed(error)
-            return
+            return False
         if size == 0:
             self._end()
-            return
+            return False
         self.moved += size
         if self._watch is not None and not self._passes_watch(self._watch, size):
-            return
+            return False
+        return self._pass_on(size)
+
+    def _pass_on(self, size: int) -> bool:
         try:
             sent = self._send(_view[:size])
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
             self._pump.failed(error)
-            return
+            return False
         if sent < size:
             self._rest = memoryview(bytes(_view[sent:size]))
             self._loop.remove_reader(self._source.fileno())
             self._loop.add_writer(self._sink.fileno(), self._writable)
+            return False
+        return True
 
     def _passes_watch(self, watch: Watch, size: int) -> bool:
         try:

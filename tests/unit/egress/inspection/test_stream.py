@@ -7,13 +7,16 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
+import uvloop
 
 from skerry.egress.ca import make_authority
+from skerry.egress.worker.denial import reset
 from skerry.egress.worker.inspect_certificates import Certificates
 from skerry.egress.worker.inspect_stream import Listener, Stream
 from skerry.egress.worker.inspect_tls import Tls
 from tests.harness.inspected import HOST, ID
 from tests.harness.waiting import until
+from tests.unit.egress.worker.test_denial import connected
 
 BUFFER_BYTES = 100_000
 
@@ -239,3 +242,20 @@ async def test_any_amount_passes_encrypted(size: int) -> None:
     assert got == data
     stream.close()
     theirs.close()
+
+
+def test_a_reset_that_comes_with_the_last_bytes_is_told() -> None:
+    """On the loop that workers have: it tells of a reset once, together with what came before."""
+
+    async def last_words() -> None:
+        ours, theirs = connected()
+        stream, told = plain(ours)
+        theirs.send(b"last words")
+        reset(theirs)
+        stream.resume()
+        await until(told.has_ended)
+        assert (bytes(told.received), told.ended) == (b"last words", [False])
+        stream.abort()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(last_words())

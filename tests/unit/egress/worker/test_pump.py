@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+import uvloop
 
 from skerry.egress.worker import pump as pump_module
-from skerry.egress.worker.pump import Pump
+from skerry.egress.worker.denial import reset
+from skerry.egress.worker.pump import Pump, Watch
 from skerry.egress.worker.readiness import send_all
 from tests.harness.waiting import until
 from tests.unit.egress.worker.test_denial import connected
@@ -34,11 +36,11 @@ class Ends:
 
 
 @asynccontextmanager
-async def pumping(idle_s: float = 60) -> AsyncIterator[Ends]:
+async def pumping(idle_s: float = 60, watch: Watch | None = None) -> AsyncIterator[Ends]:
     client, inner_client = connected()
     origin, inner_origin = connected()
     counters = Counters()
-    pump = Pump(inner_client, inner_origin, counters, idle_s=idle_s)
+    pump = Pump(inner_client, inner_origin, counters, idle_s=idle_s, watch=watch)
     with client, origin, inner_client, inner_origin:
         task = asyncio.get_running_loop().create_task(pump.run())
         try:
@@ -66,6 +68,29 @@ async def test_both_ways_and_both_ends() -> None:
         assert await read(ends.client) == b""
         await ends.task
         assert ends.counters == Counters(8, 9)
+
+
+async def test_a_watch_sees_what_the_client_says_first_and_may_end_it() -> None:
+    seen: list[bytes] = []
+
+    def watch(data: bytes) -> bool:
+        seen.append(data)
+        if data == b"bad":
+            raise ConnectionAbortedError
+        return data == b"enough"
+
+    async with pumping(watch=watch) as ends:
+        for data in (b"first", b"enough", b"bad"):
+            await send_all(ends.client, data)
+            assert await read(ends.origin) == data
+        assert seen == [b"first", b"enough"]
+    async with pumping(watch=watch) as ends:
+        await send_all(ends.origin, b"not looked at")
+        assert await read(ends.client) == b"not looked at"
+        await send_all(ends.client, b"bad")
+        with pytest.raises(ConnectionAbortedError):
+            await ends.task
+        assert ends.counters.sent_bytes == 3
 
 
 async def test_much_data_and_a_slow_taker() -> None:
@@ -136,3 +161,19 @@ async def test_cancelling_leaves_the_loop_clean() -> None:
         with pytest.raises(asyncio.CancelledError):
             await ends.task
     assert len(pump_module._buffer) == pump_module.PIECE_BYTES
+
+
+def test_a_reset_that_comes_with_the_last_bytes_ends_it() -> None:
+    """On the loop that workers have: it tells of a reset once, together with what came before."""
+
+    async def last_words() -> None:
+        async with pumping() as ends:
+            ends.client.send(b"last words")
+            reset(ends.client)
+            async with asyncio.timeout(10):
+                with pytest.raises(OSError, match="reset"):
+                    await ends.task
+            assert await read(ends.origin) == b"last words"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(last_words())
