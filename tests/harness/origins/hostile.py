@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 _PIECE = b"x" * 65_536
 _ENDLESS = 1 << 30
-"""Bytes after which even an endless answer ends, so that a gateway that takes it all does not take for ever."""
+"""Bytes after which even an endless answer ends, so that no gateway takes it for ever."""
 
 
 def _ok(body: bytes, *lines: bytes) -> bytes:
@@ -21,7 +21,9 @@ def _ok(body: bytes, *lines: bytes) -> bytes:
 
 def _chunked(*pieces: bytes, lines: tuple[bytes, ...] = (), trailers: bytes = b"") -> bytes:
     head = b"\r\n".join([b"HTTP/1.1 200 OK", b"Transfer-Encoding: chunked", *lines]) + b"\r\n\r\n"
-    return head + b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in pieces) + b"0\r\n" + trailers + b"\r\n"
+    return (
+        head + b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in pieces) + b"0\r\n" + trailers + b"\r\n"
+    )
 
 
 def _raw_deflate(data: bytes) -> bytes:
@@ -37,7 +39,9 @@ MALFORMED: dict[str, bytes] = {
     "two-lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
     "equal-lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",
     "length-list": b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nab",
-    "length-and-coding": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "length-and-coding": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    ),
     "negative-length": b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nab",
     "signed-length": b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nab",
     "other-coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
@@ -51,9 +55,11 @@ MALFORMED: dict[str, bytes] = {
     "bad-status": b"HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nab",
     "other-version": b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nab",
     "no-http": b"hello\r\n\r\n",
-    "unasked-switch": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    "unasked-switch": b"HTTP/1.1 101 Switch\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     "chunk-size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nab\r\n0\r\n\r\n",
-    "chunk-overflow": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff2\r\nab\r\n0\r\n\r\n",
+    "chunk-overflow": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1"
+    + b"0" * 16
+    + b"\r\nab\r\n0\r\n\r\n",
     "chunk-end": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabXX0\r\n\r\n",
     "chunk-lf": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\nab\n0\n\n",
     "long-line": b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 100_000 + b"\r\nContent-Length: 0\r\n\r\n",
@@ -102,7 +108,9 @@ GIVING_BACK: dict[str, Callable[[bytes], bytes]] = {
     "claims-gzip": lambda value: _ok(value, b"Content-Encoding: gzip"),
     "claims-none": lambda value: _ok(value, b"Content-Encoding: none"),
     "claims-utf7": lambda value: _ok(value, b"Content-Encoding: utf-8"),
-    "utf16be": lambda value: _ok(value.decode().encode("utf-16-be"), b"Content-Type: text/plain; charset=utf-16"),
+    "utf16be": lambda value: _ok(
+        value.decode().encode("utf-16-be"), b"Content-Type: text/plain; charset=utf-16"
+    ),
     "utf16le-bom": lambda value: _ok(value.decode().encode("utf-16")),
     "utf32": lambda value: _ok(value.decode().encode("utf-32-le")),
     "html-hex": lambda value: _ok(b"".join(b"&#x%x;" % one for one in value)),
@@ -138,13 +146,19 @@ GIVING_BACK: dict[str, Callable[[bytes], bytes]] = {
         + value
     ),
     "location": lambda value: (
-        b"HTTP/1.1 302 Found\r\nLocation: https://other.test/?k=" + value.split()[-1] + b"\r\nContent-Length: 0\r\n\r\n"
+        b"HTTP/1.1 302 Found\r\nLocation: https://other.test/?k="
+        + value.split()[-1]
+        + b"\r\nContent-Length: 0\r\n\r\n"
     ),
     "refresh": lambda value: _ok(b"ab", b"Refresh: 0; url=http://other.test/" + value.split()[-1]),
     "challenge": lambda value: (
-        b"HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=" + value.split()[-1] + b"\r\nContent-Length: 0\r\n\r\n"
+        b"HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm="
+        + value.split()[-1]
+        + b"\r\nContent-Length: 0\r\n\r\n"
     ),
-    "after-the-end": lambda value: _ok(b"ab") + b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(value) + value,
+    "after-the-end": lambda value: (
+        _ok(b"ab") + b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(value) + value
+    ),
     "no-content": lambda value: b"HTTP/1.1 204 No Content\r\n\r\n" + value,
 }
 """The credential, somewhere in an answer."""

@@ -1,4 +1,4 @@
-"""An origin that means harm, or is broken: what it gives back, and what it sends without end (S3, S6, S14, X6)."""
+"""An origin that means harm, or is broken: what it gives back, what has no end (S3, S6, S14, X6)."""
 
 import base64
 import codecs
@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 
 from tests.harness.origins import hostile
+from tests.harness.skerry_up import SkerryUp
 from tests.security.egress.conftest import VALUE, Guest
 from tests.security.egress.processes import memory_mib, worker_of
-from tests.harness.skerry_up import SkerryUp
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(180)]
 
 ASK = r"""
 key = os.environ["KEY"]
 def once(name):
-    text = f"GET /hostile/{name} HTTP/1.1\r\nHost: api.test\r\nAccept-Encoding: gzip, br\r\nAuthorization: Bearer {key}\r\n\r\n"
+    text = f"GET /hostile/{name} HTTP/1.1\r\nHost: api.test\r\nAccept-Encoding: gzip, br\r\n"
+    text += f"Authorization: Bearer {key}\r\n\r\n"
     start = time.monotonic()
     try:
         answer = tls("api.test", text.encode(), timeout=20)
@@ -37,7 +38,12 @@ def ask(guest: Guest, names: list[str]) -> dict[str, tuple[str, int, float]]:
 
 def in_some_form(text: str) -> bool:
     """Whether half of the value or more is there, in a form that anybody could undo."""
-    texts = [text, text.replace("\r\n", "").replace("\n", ""), text.replace("\0", ""), codecs.encode(text, "rot13")]
+    texts = [
+        text,
+        text.replace("\r\n", "").replace("\n", ""),
+        text.replace("\0", ""),
+        codecs.encode(text, "rot13"),
+    ]
     halves = [VALUE[: len(VALUE) // 2], VALUE[len(VALUE) // 2 :], VALUE[8:24]]
     halves += [half[::-1] for half in halves]
     halves += [half.encode().hex() for half in halves]
