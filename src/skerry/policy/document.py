@@ -108,16 +108,21 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How much a secret may be used.
 
     Attributes:
-        requests_per_min: Sustained rate.
-        burst: Requests at once above it.
+        requests_per_min: Sustained rate. The default is for tools that fetch hundreds of packages, and stops
+            a loop that runs away.
+        burst: Requests at once above it; None: a quarter of what a minute allows.
         requests: In the sandbox's whole life; None: no limit.
         concurrent: At once; None: no limit.
     """
 
-    requests_per_min: int = 120
-    burst: int = 30
+    requests_per_min: int = 6_000
+    burst: int | None = None
     requests: int | None = None
     concurrent: int | None = None
+
+    def at_once(self) -> int:
+        """The burst as a number, at least 1."""
+        return max(1, self.requests_per_min // 4 if self.burst is None else self.burst)
 
 
 class SecretRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

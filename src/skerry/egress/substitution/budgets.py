@@ -35,9 +35,9 @@ class Budgets:
             budget = secret.rule.budget
             account = self._accounts.get(secret.rule.name)
             if account is None:
-                account = _Account(budget, float(budget.burst), now_s, secret.used)
+                account = _Account(budget, float(budget.at_once()), now_s, secret.used)
             account.budget = budget
-            account.left = min(account.left, float(max(1, budget.burst)))
+            account.left = min(account.left, float(budget.at_once()))
             accounts[secret.rule.name] = account
         self._accounts = accounts
 
@@ -50,7 +50,7 @@ class Budgets:
         if budget.concurrent is not None and account.now_open >= budget.concurrent:
             return Reason.LIMIT_REACHED
         earned = (now_s - account.at_s) * budget.requests_per_min / 60
-        account.left = min(float(max(1, budget.burst)), account.left + earned)
+        account.left = min(float(budget.at_once()), account.left + earned)
         account.at_s = now_s
         if account.left < 1:
             return Reason.RATE_LIMITED
