@@ -66,9 +66,9 @@ class GatewayServer:
                 with sock:
                     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
                     self.peers.append(_UCRED.unpack(credentials))
-                    (body,) = FrameReader().feed(await loop.sock_recv(sock, 4096))
-                    with suppress(BrokenPipeError):  # it was killed meanwhile
-                        self._answer(sock, msgspec.msgpack.decode(body, type=Call))
+                    with suppress(ConnectionError):  # it was killed meanwhile
+                        for body in FrameReader().feed(await loop.sock_recv(sock, 4096)):
+                            self._answer(sock, msgspec.msgpack.decode(body, type=Call))
 
     def stop(self) -> None:
         """Listen no more. Idempotent."""

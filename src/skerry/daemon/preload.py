@@ -14,6 +14,8 @@ from types import ModuleType
 
 import structlog
 
+from skerry.policy import suffixes
+
 _LATE_IN_ALL = (
     # Packages that import parts of themselves inside functions.
     "asyncio",
@@ -99,10 +101,12 @@ _PARTS_LEFT_OUT = frozenset({"__main__", "test", "tests", "pytest_plugin", "work
 
 
 def preload(needs: Needs) -> None:
-    """Import every module of Skerry that a daemon may reach, and what its libraries import late.
+    """Import every module of Skerry that a daemon may reach, and what its libraries import late, and read the
+    list of public suffixes.
 
     A library module that cannot be imported here (another platform, a missing extra) never could be.
     """
+    suffixes.load()
     for package in needs.own:
         for name in _modules_below(importlib.import_module(package)):
             importlib.import_module(name)
