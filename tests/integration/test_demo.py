@@ -69,8 +69,9 @@ def test_the_program_is_the_one_in_the_readme() -> None:
     assert [line for line in program.splitlines() if line and line not in readme] == []
 
 
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["instance.json", "endpoint.json"])
+@pytest.mark.parametrize(
+    ("moment", "name"), [("instance.json", signal.SIGTERM), ("endpoint.json", signal.SIGINT)]
+)
 def test_an_interruption_leaves_nothing(place: Path, moment: str, name: signal.Signals) -> None:
     demo = start_demo(place)
     try:

@@ -108,6 +108,7 @@ async def test_without_its_zygote_it_ends_and_starts_over(
     assert (await process.tell("rules"))["secrets"]["KEY"] == [VALUE.decode(), "active", 0]
 
 
+@pytest.mark.soak
 async def test_grants_under_kills_are_kept_or_were_never_answered(
     process: EgressdProcess, egress: EgressdClient
 ) -> None:

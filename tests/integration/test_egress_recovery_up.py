@@ -83,7 +83,7 @@ def kill(skerry: SkerryUp, *names: str) -> None:
         pytest.param(("api",), marks=pytest.mark.soak),
         ("egressd",),
         pytest.param(("hostd",), marks=pytest.mark.soak),
-        EVERY_DAEMON,
+        pytest.param(EVERY_DAEMON, marks=pytest.mark.soak),
     ],
     ids=" ".join,
 )
