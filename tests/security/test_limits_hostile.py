@@ -122,7 +122,8 @@ async def test_memory_that_belongs_to_no_process_is_limited_too(
 
     assert found.ended is not None
     assert found.ended.oom
-    assert peak <= (256 + OVERHEAD_MIB) * MIB
+    # The counter may have noted the pages of a charge that was then refused.
+    assert peak <= (256 + OVERHEAD_MIB + 1) * MIB
     assert neighbours.stdout == "fine\n"
 
 
