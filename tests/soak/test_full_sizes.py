@@ -61,6 +61,19 @@ async def test_200_creates_and_kills_leave_nothing(skerry: SkerryUp) -> None:
     assert skerry.leftovers() == []
 
 
+async def test_pool_members_live_on_after_their_thaw(skerry: SkerryUp) -> None:
+    """A program that is started a moment after the thaw, when the guest is idle again."""
+    skerry.up()
+    async with aiohttp.ClientSession() as session:
+        client = RawClient(skerry, session)
+        for _ in range(300):
+            sandbox_id, socket = await client.create(timeout="10m")
+            await socket.close()
+            await asyncio.sleep(0.25)
+            assert skerry.command("exec", sandbox_id, "true").returncode == 0
+            await client.kill(sandbox_id)
+
+
 async def test_100_sandboxes_outlive_an_api(skerry: SkerryUp) -> None:
     skerry.up()
     async with aiohttp.ClientSession() as session:
