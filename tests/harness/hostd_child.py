@@ -17,6 +17,7 @@ from skerry.hostd import server
 from skerry.hostd.composition import composed
 from skerry.hostd.places import Places
 from skerry.hostd.sys import mount_namespace
+from skerry.serving.listening import bind
 from skerry.spec.ids import egress_group, parse_instance_id
 from skerry.spec.settings import Settings
 
@@ -26,7 +27,7 @@ READY = "ready"
 async def _serve(places: Places, settings: Settings, allowed_uid: int, egress_uid: int) -> None:
     egress = server.EgressPeer(egress_uid, egress_group(places.instance), os.getppid())
     async with composed(places, settings, egress_uid=egress_uid) as host:
-        listener = server.bind(places.socket, user_id=allowed_uid, group_id=egress.gid)
+        listener = bind(places.socket, user_id=allowed_uid, group_id=egress.gid)
         serving = server.HostServer(
             listener,
             service=host.service,

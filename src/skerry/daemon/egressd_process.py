@@ -42,6 +42,7 @@ from skerry.errors import HostUnusable
 from skerry.hostd.sys import mount_namespace
 from skerry.hostd.sys.mounts import MountFlag, mount
 from skerry.protocol.egress_verbs import NamedLayer
+from skerry.serving.listening import bind
 from skerry.spec.ids import SandboxId, egress_group
 from skerry.spec.settings import EgressSettings, Settings
 
@@ -95,7 +96,7 @@ def _prepare(place: RuntimeDir, settings: Settings, user: Account) -> _Prepared:
     api = system_account(API_USER)
     problems = () if egress.resolvers else ("this host has no resolver: set egress.resolvers",)
     return _Prepared(
-        listener=server.bind(place.egressd_socket, group_id=api.gid),
+        listener=bind(place.egressd_socket, user_id=0, group_id=api.gid),
         zygote=ours,
         operator=operator,
         settings=egress,

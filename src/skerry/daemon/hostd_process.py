@@ -20,6 +20,7 @@ from skerry.hostd.composition import Host, composed
 from skerry.hostd.drivers import gvisor_probe
 from skerry.hostd.places import Places
 from skerry.hostd.sys import mount_namespace
+from skerry.serving.listening import bind
 from skerry.spec.ids import egress_group
 from skerry.spec.sandbox import DriverReport
 from skerry.spec.settings import Settings
@@ -45,7 +46,7 @@ async def _serve(inherited: Inherited, places: Places, settings: Settings) -> No
     api, egress_uid = system_account(API_USER), system_account(EGRESS_USER).uid
     egress = server.EgressPeer(egress_uid, egress_group(places.instance), os.getppid())
     async with composed(places, settings, egress_uid=egress_uid) as host:
-        listener = server.bind(places.socket, user_id=api.uid, group_id=egress.gid)
+        listener = bind(places.socket, user_id=api.uid, group_id=egress.gid)
         serving = server.HostServer(
             listener,
             service=host.service,

@@ -3,12 +3,9 @@ the users of api and egressd may connect.
 """
 
 import asyncio
-import os
 import socket
-import struct
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, get_args
 
 import structlog
@@ -19,6 +16,7 @@ from skerry.hostd.happenings import Happenings
 from skerry.hostd.service import HostService
 from skerry.hostd.sys.processes import parent_of
 from skerry.protocol.host_verbs import OpenGateway, Verb
+from skerry.serving.listening import Peer, peer_of
 
 MAX_CONNECTIONS = 32
 """Of api."""
@@ -29,8 +27,6 @@ MAX_EGRESS_CONNECTIONS = 256
 API_VERBS: Final[frozenset[type[Verb]]] = frozenset(get_args(Verb)) - {OpenGateway}
 EGRESS_VERBS: Final[frozenset[type[Verb]]] = frozenset({OpenGateway})
 
-_BACKLOG = 16
-_UCRED = struct.Struct("=iII")  # unix(7), SO_PEERCRED
 _ACCEPT_PAUSE_S = 0.5
 
 _log = structlog.get_logger("skerry.hostd.server")
@@ -52,46 +48,11 @@ class EgressPeer:
     parent: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Peer:
-    """Who connected, as the kernel knows it."""
-
-    pid: int
-    uid: int
-    gid: int
-
-
-def bind(path: Path, *, user_id: int, group_id: int) -> socket.socket:
-    """Make the listening socket, in place of an old one; only root, one user and one group may connect.
-
-    Raises:
-        OSError: The path cannot be used.
-    """
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        previous = os.umask(0o177)
-        try:
-            listener.bind(str(unfinished))
-        finally:
-            os.umask(previous)
-        os.chown(unfinished, user_id, group_id)
-        unfinished.chmod(0o660)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-        os.replace(unfinished, path)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
 class HostServer:
     """Accepts connections of api and of egressd's broker; nobody else's, not even root's.
 
     Args:
-        listener: Made by `bind`; owned from now on.
+        listener: Made by `skerry.serving.listening.bind`; owned from now on.
         allowed_uid: Api's user.
         egress: None: there is no egressd.
     """
@@ -127,7 +88,7 @@ class HostServer:
                     self._admit(sock, connections)
 
     def _admit(self, sock: socket.socket, connections: Background) -> None:
-        peer = _peer(sock)
+        peer = peer_of(sock)
         verbs = self._verbs(peer)
         most = MAX_EGRESS_CONNECTIONS if verbs == EGRESS_VERBS else MAX_CONNECTIONS
         if not verbs or self._connections[verbs] >= most:
@@ -140,7 +101,7 @@ class HostServer:
         self._connections[verbs] += 1
         connections.start(self._serve(sock, connections, verbs), name="connection")
 
-    def _verbs(self, peer: _Peer) -> frozenset[type[Verb]]:
+    def _verbs(self, peer: Peer) -> frozenset[type[Verb]]:
         """What a peer may ask for."""
         if peer.uid == self._allowed_uid:
             return API_VERBS
@@ -156,7 +117,3 @@ class HostServer:
             await Connection(sock, self._service, self._happenings, connections, verbs=verbs).serve()
         finally:
             self._connections[verbs] -= 1
-
-
-def _peer(sock: socket.socket) -> _Peer:
-    return _Peer(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))

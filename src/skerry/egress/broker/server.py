@@ -3,57 +3,27 @@ may connect.
 """
 
 import asyncio
-import os
 import socket
-import struct
-from pathlib import Path
 
 import structlog
 
 from skerry.egress.broker.background import Background
 from skerry.egress.broker.connection import Connection
 from skerry.egress.broker.service import Broker
+from skerry.serving.listening import peer_of
 
 MAX_CONNECTIONS = 32
 
-_BACKLOG = 16
-_UCRED = struct.Struct("iII")  # unix(7), SO_PEERCRED
 _ACCEPT_PAUSE_S = 0.5
 
 _log = structlog.get_logger("skerry.egress.server")
-
-
-def bind(path: Path, *, group_id: int) -> socket.socket:
-    """Make the listening socket, in place of an old one; only root and one group may connect. Needs root.
-
-    Raises:
-        OSError: The path cannot be used.
-    """
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        previous = os.umask(0o177)
-        try:
-            listener.bind(str(unfinished))
-        finally:
-            os.umask(previous)
-        os.chown(unfinished, 0, group_id)
-        unfinished.chmod(0o660)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-        os.replace(unfinished, path)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 class BrokerServer:
     """Accepts connections of one user.
 
     Args:
-        listener: Made by `bind`; owned from now on.
+        listener: Made by `skerry.serving.listening.bind`; owned from now on.
         allowed_uid: Whose connections are served; nobody else's, not even root's.
     """
 
@@ -78,7 +48,7 @@ class BrokerServer:
                     self._admit(sock, connections)
 
     def _admit(self, sock: socket.socket, connections: Background) -> None:
-        uid = peer_uid(sock)
+        uid = peer_of(sock).uid
         if uid != self._allowed_uid or self._connections >= MAX_CONNECTIONS:
             _log.warning("connection_refused", uid=uid, connections=self._connections)
             sock.close()
@@ -92,9 +62,3 @@ class BrokerServer:
             await Connection(sock, self._broker, connections).serve()
         finally:
             self._connections -= 1
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """Who connected, as the kernel knows it."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return int(_UCRED.unpack(credentials)[1])

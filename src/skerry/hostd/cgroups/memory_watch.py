@@ -29,7 +29,7 @@ class _Watched:
     group: Group
     gauge: PressureGauge
     on_pressure: Callable[[int], None]
-    on_kill: Callable[[], None]
+    on_kill: Callable[[], object]
     kills: int
     stop: Callable[[], None]
     looked_at_s: float = 0.0
@@ -56,7 +56,7 @@ class MemoryWatch:
         threshold_bytes: int,
         *,
         on_pressure: Callable[[int], None],
-        on_kill: Callable[[], None],
+        on_kill: Callable[[], object],
     ) -> None:
         """Watch a group until `remove`.
 
