@@ -13,7 +13,6 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from skerry.egress.broker import connection
 from skerry.egress.broker.background import Background
 from skerry.egress.broker.connection import MAX_CALLS, Connection
 from skerry.egress.broker.service import Broker
@@ -31,6 +30,7 @@ from skerry.protocol.egress_verbs import (
     RotateSecret,
 )
 from skerry.protocol.host_verbs import MAX_FRAME_BYTES, FrameReader, Reply, frame
+from skerry.serving import connection
 from tests.harness.egress_ground import ID, VALUE, grant, secret
 from tests.harness.waiting import until
 

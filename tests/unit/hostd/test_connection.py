@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from skerry import errors
-from skerry.hostd import connection
 from skerry.hostd.background import Background
 from skerry.hostd.connection import MAX_CALLS, Connection
 from skerry.hostd.happenings import MAX_WAITING, Happenings
@@ -36,6 +35,7 @@ from skerry.protocol.host_verbs import (
     Watch,
     frame,
 )
+from skerry.serving import connection
 from skerry.spec.ids import SandboxId
 from skerry.spec.sandbox import Ended, Observed
 from tests.harness.waiting import until
