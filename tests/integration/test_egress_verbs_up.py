@@ -15,6 +15,7 @@ import pytest
 from skerry.cli.outbound_check import outbound_check
 from tests.conftest import Built
 from tests.harness.origins.network import Internet, internet
+from tests.harness.origins.skerry import skerry_on
 from tests.harness.skerry_up import SkerryUp
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(180)]
@@ -36,14 +37,8 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
 @pytest.fixture(scope="module")
 def skerry(net: Internet, built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SkerryUp]:
     """A Skerry of its own; afterwards nothing may be left."""
-    directory = tmp_path_factory.mktemp("verbs")
-    config = directory / "skerry.toml"
-    config.write_text(net.settings(trust_host_roots=True) + "[pool]\nsize = 1\n")
-    made = SkerryUp(directory / "data")
-    made.up("--config", str(config))
-    yield made
-    made.command("down", expect=None)
-    assert made.leftovers() == []
+    with skerry_on(net, tmp_path_factory.mktemp("verbs")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 the users of api and egressd may connect.
 """
 
-import asyncio
 import socket
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from skerry.hostd.happenings import Happenings
 from skerry.hostd.service import HostService
 from skerry.hostd.sys.processes import parent_of
 from skerry.protocol.host_verbs import OpenGateway, Verb
-from skerry.serving.listening import Peer, peer_of
+from skerry.serving.listening import Peer, accept, peer_of
 
 MAX_CONNECTIONS = 32
 """Of api."""
@@ -27,7 +26,6 @@ MAX_EGRESS_CONNECTIONS = 256
 API_VERBS: Final[frozenset[type[Verb]]] = frozenset(get_args(Verb)) - {OpenGateway}
 EGRESS_VERBS: Final[frozenset[type[Verb]]] = frozenset({OpenGateway})
 
-_ACCEPT_PAUSE_S = 0.5
 
 _log = structlog.get_logger("skerry.hostd.server")
 
@@ -75,17 +73,10 @@ class HostServer:
 
     async def serve(self) -> None:
         """Accept until cancelled; then all connections have ended, and starts under way are undone."""
-        loop = asyncio.get_running_loop()
         with self._listener:
             async with Background() as connections:
                 while True:
-                    try:
-                        sock, _ = await loop.sock_accept(self._listener)
-                    except OSError as error:  # out of descriptors: trying at once would only burn time
-                        _log.error("accept_failed", error=str(error))
-                        await asyncio.sleep(_ACCEPT_PAUSE_S)
-                        continue
-                    self._admit(sock, connections)
+                    self._admit(await accept(self._listener, _log), connections)
 
     def _admit(self, sock: socket.socket, connections: Background) -> None:
         peer = peer_of(sock)

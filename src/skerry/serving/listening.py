@@ -1,12 +1,16 @@
 """A daemon's unix socket: made so that only its callers can connect, who each are known from the kernel."""
 
+import asyncio
 import os
 import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 _BACKLOG = 16
+_ACCEPT_PAUSE_S = 0.5
 _UCRED = struct.Struct("=iII")  # unix(7), SO_PEERCRED
 
 
@@ -49,3 +53,14 @@ def bind(path: Path, *, user_id: int, group_id: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+async def accept(listener: socket.socket, log: structlog.stdlib.BoundLogger) -> socket.socket:
+    """Wait for the next connection, however often the kernel refuses one."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return (await loop.sock_accept(listener))[0]
+        except OSError as error:  # out of descriptors: trying at once would only burn time
+            log.error("accept_failed", error=str(error))
+            await asyncio.sleep(_ACCEPT_PAUSE_S)

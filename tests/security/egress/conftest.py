@@ -11,6 +11,7 @@ from deno_sandbox.sandbox import Sandbox
 
 from tests.conftest import Built
 from tests.harness.origins.network import Internet, PacketRecorder, internet
+from tests.harness.origins.skerry import skerry_on
 from tests.harness.skerry_up import SkerryUp
 from tests.security.egress.guest_tools import GUEST_TOOLS
 
@@ -65,14 +66,8 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
 @pytest.fixture(scope="session")
 def skerry(net: Internet, built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SkerryUp]:
     """A Skerry of its own; afterwards nothing may be left."""
-    directory = tmp_path_factory.mktemp("egress")
-    config = directory / "skerry.toml"
-    config.write_text(net.settings(trust_host_roots=True) + "[pool]\nsize = 1\n")
-    made = SkerryUp(directory / "data")
-    made.up("--config", str(config))
-    yield made
-    made.command("down", expect=None)
-    assert made.leftovers() == []
+    with skerry_on(net, tmp_path_factory.mktemp("egress")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import Built
 from tests.harness.origins.network import Internet
+from tests.harness.origins.skerry import skerry_on
 from tests.harness.secret_search import Found, forms, in_file, in_memory, in_tree
 from tests.harness.skerry_up import SkerryUp
 from tests.harness.waiting import until_true
@@ -29,13 +30,8 @@ REFLECT = (
 @pytest.fixture
 def alone(net: Internet, built: Built, tmp_path: Path) -> Iterator[SkerryUp]:
     """A Skerry that is killed part by part."""
-    config = tmp_path / "skerry.toml"
-    config.write_text(net.settings(trust_host_roots=True) + "[pool]\nsize = 1\n")
-    made = SkerryUp(tmp_path / "data")
-    made.up("--config", str(config))
-    yield made
-    made.command("down", expect=None)
-    assert made.leftovers() == []
+    with skerry_on(net, tmp_path) as made:
+        yield made
 
 
 def all_processes_of(skerry: SkerryUp) -> dict[int, str]:

@@ -2,7 +2,6 @@
 may connect.
 """
 
-import asyncio
 import socket
 
 import structlog
@@ -10,11 +9,10 @@ import structlog
 from skerry.egress.broker.background import Background
 from skerry.egress.broker.connection import Connection
 from skerry.egress.broker.service import Broker
-from skerry.serving.listening import peer_of
+from skerry.serving.listening import accept, peer_of
 
 MAX_CONNECTIONS = 32
 
-_ACCEPT_PAUSE_S = 0.5
 
 _log = structlog.get_logger("skerry.egress.server")
 
@@ -35,17 +33,10 @@ class BrokerServer:
 
     async def serve(self) -> None:
         """Accept until cancelled; then all connections and calls have ended."""
-        loop = asyncio.get_running_loop()
         with self._listener:
             async with Background() as connections:
                 while True:
-                    try:
-                        sock, _ = await loop.sock_accept(self._listener)
-                    except OSError as error:  # out of descriptors: trying at once would only burn time
-                        _log.error("accept_failed", error=str(error))
-                        await asyncio.sleep(_ACCEPT_PAUSE_S)
-                        continue
-                    self._admit(sock, connections)
+                    self._admit(await accept(self._listener, _log), connections)
 
     def _admit(self, sock: socket.socket, connections: Background) -> None:
         uid = peer_of(sock).uid

@@ -17,19 +17,16 @@ NEGATIVE_TTL_S = 2
 _REVERSE = (b"in-addr", b"arpa")
 
 
-def answer(
-    query: bytes, names: SyntheticNames, allowed: Callable[[str], bool], *, tcp: bool = False
-) -> bytes | None:
+def answer(query: bytes, names: SyntheticNames, allowed: Callable[[str], bool]) -> bytes | None:
     """Answer one query from policy. Nothing is ever asked elsewhere.
 
     An allowed name has one address; all other types of it are empty. What is not allowed does not exist.
 
     Args:
         allowed: Whether any port of a canonical name may be reached.
-        tcp: It came over TCP; answers are small enough for either.
 
     Returns:
-        The answer, of at most 512 bytes over UDP; None: none is due.
+        The answer, of at most 512 bytes, so that UDP and TCP get the same; None: none is due.
     """
     try:
         parsed = message.parse(query)

@@ -48,7 +48,7 @@ class DnsServer:
                     if not data:
                         return
                     for query in framer.feed(data):
-                        found = self._answer(query, tcp=True)
+                        found = self._answer(query)
                         if found is not None:
                             await send_all(client, framed(found))
         except FramingError:
@@ -63,17 +63,17 @@ class DnsServer:
             except OSError:
                 # Nothing more, or a report that an earlier answer found nobody.
                 return
-            found = self._answer(query, tcp=False)
+            found = self._answer(query)
             if found is not None:
                 with suppress(OSError):
                     self._sock.sendto(found, sender)
 
-    def _answer(self, query: bytes, *, tcp: bool) -> bytes | None:
+    def _answer(self, query: bytes) -> bytes | None:
         limits = self._shared.limits
         if not limits.queries.take(limits.clock()):
             limits.hit("queries_per_s")
             return None
-        return answer(query, self._shared.names, self._is_allowed, tcp=tcp)
+        return answer(query, self._shared.names, self._is_allowed)
 
     def _is_allowed(self, name: str) -> bool:
         if not self._shared.current.policy.name_allowed(name):
